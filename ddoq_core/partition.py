@@ -1,0 +1,89 @@
+"""Partitions of points among centroids: assignment, repair of empty cells, cell means, distortion.
+
+Owns what every quantiser shares once it has centroids or cells; knows nothing of how they were found.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float32]
+Index = NDArray[np.intp]
+
+BLOCK_BYTES = 64 << 20  # working memory of one block of points
+
+
+def canonical_order(z: Points) -> Index:
+    """An order of the rows of z (n, d) that depends on their values only."""
+    rows = np.ascontiguousarray(z)
+    return np.argsort(rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))).ravel(), kind="stable")
+
+
+def assign(x: Points, centroids: Points) -> tuple[Index, Points]:
+    """Nearest centroid (n,) of each point and the squared distance to it (n,), by blocks of points."""
+    nearest, distance = np.empty(len(x), np.intp), np.empty(len(x), np.float32)
+    half = 0.5 * np.einsum("kd,kd->k", centroids, centroids, dtype=np.float64).astype(np.float32)  # (K,)
+    for block in _blocks(len(x), 4 * max(len(centroids), x.shape[1])):
+        nearest[block] = (half - x[block] @ centroids.T).argmin(axis=1)
+        gap = x[block] - centroids[nearest[block]]
+        distance[block] = np.einsum("nd,nd->n", gap, gap)
+    return nearest, distance
+
+
+def assign_all(x: Points, centroids: Points) -> tuple[Index, Points]:
+    """As `assign`, with every cell filled: an empty cell's centroid goes to the farthest point.
+
+    Returns the assignment (n,) and the centroids (K, d), of which only those of empty cells differ.
+    Needs n ≥ K; among equal points the ties are split.
+    """
+    assignment, distance = assign(x, centroids)
+    counts = np.bincount(assignment, minlength=len(centroids))
+    if counts.all():
+        return assignment, centroids
+    centroids = centroids.copy()
+    while not counts.all():
+        cell = int(counts.argmin())
+        donor = int(np.where(counts[assignment] > 1, distance, -1).argmax())
+        centroids[cell] = x[donor]
+        gap = np.square(x - x[donor]).sum(axis=1)
+        closer = gap < distance
+        closer[donor] = True
+        assignment[closer], distance[closer] = cell, gap[closer]
+        counts = np.bincount(assignment, minlength=len(centroids))
+    return assignment, centroids
+
+
+def cell_means(x: Points, assignment: Index, num_points: int) -> Points:
+    """Mean of each cell, (K, d) float32, summed in float64; every cell must have a point."""
+    means = [x[cell].mean(axis=0, dtype=np.float64) for cell in cells_of(assignment, num_points)]
+    return np.array(means, dtype=np.float32)
+
+
+def distortion_and_medoids(x: Points, assignment: Index, centroids: Points) -> tuple[float, Index]:
+    """Σ |x_i − its centroid|², float64, and each cell's point nearest to its centroid (K,)."""
+    total, medoids = 0.0, np.empty(len(centroids), np.intp)
+    for k, cell in enumerate(cells_of(assignment, len(centroids))):
+        gap = x[cell] - centroids[k]
+        squares = np.einsum("nd,nd->n", gap, gap)
+        total += float(squares.sum(dtype=np.float64))
+        medoids[k] = cell[squares.argmin()]
+    return total, medoids
+
+
+def cells_of(assignment: Index, num_points: int) -> list[Index]:
+    """The points of each cell in rising order, K arrays."""
+    ends = np.cumsum(np.bincount(assignment, minlength=num_points))
+    return np.split(np.argsort(assignment, kind="stable"), ends[:-1])
+
+
+def by_mass(assignment: Index, num_points: int) -> Index:
+    """Order of the cells: falling count, then the lowest index of a member, (K,)."""
+    first = np.array([cell[0] for cell in cells_of(assignment, num_points)])
+    counts = np.bincount(assignment, minlength=num_points)
+    return np.lexsort((first, -counts))
+
+
+def _blocks(n: int, row_bytes: int) -> list[slice]:
+    step = max(1, BLOCK_BYTES // row_bytes)
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
