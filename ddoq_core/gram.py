@@ -72,7 +72,7 @@ class Cells:
         """One sweep of Hartigan's moves; returns how many points moved.
 
         Moving z_i from cell a to b (means m) adds v_b/(v_b+1)·|z_i − m_b|² − v_a/(v_a−1)·|z_i − m_a|² to the
-        inertia, which can be negative where Lloyd already rests. Source: Hartigan & Wong, Applied Statistics AS
+        inertia, which can be negative where Lloyd already rests. Source: Hartigan & Wong, Appl. Statist. AS
         136 (1979).
         """
         gain = self._gains()  # (n,)

@@ -31,6 +31,15 @@ def assign(x: Points, centroids: Points) -> tuple[Index, Points]:
     return nearest, distance
 
 
+def squared_distances(x: Points, centroids: Points) -> NDArray[np.float64]:
+    """|x_i − c_k|², (n, K) float64, from differences, not products."""
+    squares = np.empty((len(x), len(centroids)))
+    for k, c in enumerate(centroids):
+        gap = x - c
+        squares[:, k] = np.einsum("nd,nd->n", gap, gap)
+    return squares
+
+
 def assign_all(x: Points, centroids: Points) -> tuple[Index, Points]:
     """As `assign`, with every cell filled: an empty cell's centroid goes to the farthest point.
 

@@ -14,10 +14,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddoq_core import exact, partition, streaming
+from ddoq_core import balanced, exact, partition, streaming
 from ddoq_core.partition import Index, Points
 
-Method = Literal["exact", "stream", "stream-d4m", "clvq", "random"]
+Method = Literal["exact", "stream", "stream-d4m", "clvq", "balanced", "random"]
 METHODS: tuple[str, ...] = get_args(Method)
 
 
@@ -66,6 +66,7 @@ def quantize(
                 "stream": one pass of mini-batch k-means in the given order (the paper's, D4M's way)
                 "stream-d4m": the same, dropping the points of the last incomplete batch as D4M does
                 "clvq": one pass of competitive learning, shuffled by the seed (the paper's Algorithm 1)
+                "balanced": cells of equal counts up to one, from the exact start: a uniform barycenter
                 "random": K of the points themselves
     batch_size  of the streams; K unless given, as in D4M's scripts
     step        (a, b) of CLVQ's steps γ_t = a / (a + b·t); γ = 1/v, the running mean, unless given
@@ -85,8 +86,10 @@ def quantize(
     centroids: Points | None = None
     if num_points == n:
         assignment = np.arange(n)
-    elif method == "exact":
+    elif method in ("exact", "balanced"):
         assignment = exact.best_partition(x, num_points, num_starts, rng)
+        if method == "balanced":
+            assignment = balanced.balance(x, assignment, num_points)
     elif method == "random":
         assignment, centroids = _random_points(x, num_points, rng)
     else:
@@ -96,7 +99,7 @@ def quantize(
         else:
             centroids = streaming.stream(given, num_points, rng, batch_size, drop_last=method == "stream-d4m")
         assignment, centroids = partition.assign_all(x, centroids)
-    starts = num_starts if method == "exact" and num_points < n else 1
+    starts = num_starts if method in ("exact", "balanced") and num_points < n else 1
     return _finish(x, offset, order, assignment, centroids, num_points, method, starts)
 
 

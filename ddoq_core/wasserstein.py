@@ -1,6 +1,7 @@
 """How well weighted points stand for a class: distortion, Wasserstein distance, expectation gap, dimension.
 
-Owns the measured side of the paper's theory (arXiv 2501.07681, §3). Knows arrays only.
+Owns the measured side of the paper's theory (arXiv 2501.07681). Knows arrays only. POT is imported where
+it is used: it loads torch.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import ot
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import linregress
 
@@ -32,6 +32,8 @@ def w2(z: ArrayLike, points: ArrayLike, weights: ArrayLike | None = None) -> flo
     """
     if weights is None:
         return float(np.sqrt(distortion(z, points)))
+    import ot
+
     p = np.asarray(weights, dtype=np.float64)
     if p.shape != (len(np.asarray(points)),) or not (np.isfinite(p).all() and (p >= 0).all() and p.sum() > 0):
         raise ValueError(f"weights must be {len(np.asarray(points))} numbers ≥ 0, not all 0, got {weights!r}")
@@ -45,12 +47,7 @@ def w2(z: ArrayLike, points: ArrayLike, weights: ArrayLike | None = None) -> flo
 
 def squared_distances(z: ArrayLike, points: ArrayLike) -> NDArray[np.float64]:
     """|z_i − x_k|², (n, K) float64."""
-    centred, at = _centred(z, points)
-    cost = np.empty((len(centred), len(at)))
-    for k, x in enumerate(at):
-        gap = centred - x
-        cost[:, k] = np.einsum("nd,nd->n", gap, gap)
-    return cost
+    return partition.squared_distances(*_centred(z, points))
 
 
 def expectation_gap(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from ddoq_core import Quantization, quantize
+from ddoq_core.balanced import equal_cells
 from ddoq_core.quantize import METHODS
 from ddoq_core.wasserstein import w2
 
@@ -142,6 +144,36 @@ def test_a_class_too_large_for_a_gram_matrix_is_quantised_by_lloyd() -> None:
     z = blobs(9000, 4, seed=8)
     q = quantize(z, 5, num_starts=2)
     assert q.inertia == pytest.approx(KMeans(5, n_init=5, random_state=0).fit(z).inertia_, rel=1e-3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(problem=problems())
+def test_balanced_cells_differ_by_one_point_at_most(problem: tuple[np.ndarray, int]) -> None:
+    z, k = problem
+    q = quantize(z, k, method="balanced")
+    assert q.counts.max() - q.counts.min() <= 1
+
+
+def test_balanced_is_the_better_uniform_barycenter() -> None:
+    z = np.concatenate([blobs(90, 8, seed=10), 20 + blobs(10, 8, seed=11)])
+    uniform = np.ones(6)
+    balanced, exact, stream = (quantize(z, 6, method=m) for m in ("balanced", "exact", "stream"))
+    assert w2(z, balanced.centroids, uniform) < 0.9 * w2(z, exact.centroids, uniform)
+    assert w2(z, balanced.centroids, uniform) < 0.9 * w2(z, stream.centroids, uniform)
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(1, 6), k=st.integers(1, 4), seed=st.integers(0, 10**6))
+def test_equal_cells_are_the_cheapest(n: int, k: int, seed: int) -> None:
+    k = min(k, n)
+    cost = np.random.default_rng(seed).random((n, k))
+    cells = equal_cells(cost)
+    allowed = [
+        c for c in itertools.product(range(k), repeat=n) if np.ptp(np.bincount(np.array(c), minlength=k)) <= 1
+    ]
+    cheapest = min(cost[np.arange(n), list(c)].sum() for c in allowed)
+    assert np.ptp(np.bincount(cells, minlength=k)) <= 1
+    assert cost[np.arange(n), cells].sum() == pytest.approx(cheapest)
 
 
 def test_stream_includes_leftovers_and_d4m_drops_them() -> None:
