@@ -8,12 +8,13 @@ is. This module knows points only through G; it never sees coordinates.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
-Float = NDArray[np.floating]
+Float = NDArray[Any]  # float32 or float64
 Index = NDArray[np.intp]
 
 NOISE = 32  # a move must gain more than this many rounding errors of a squared norm
@@ -87,7 +88,7 @@ class Cells:
         leave[v[self.assignment] == 1] = 0
         d *= (v / (v + 1))[:, None].astype(d.dtype)
         d[self.assignment, points] = np.inf
-        return leave - d.min(axis=0)
+        return np.asarray(leave - d.min(axis=0))
 
     def _try_move(self, i: int) -> bool:
         """Move point i to the cell that gains most, if any does."""
@@ -127,7 +128,8 @@ class Cells:
 def _signed_sums(gram: Float, points: Index, cells: Index, signs: Float, num_cells: int) -> Float:
     """Σ of signed rows of G per cell, (K, n)."""
     shape = (num_cells, len(gram))
-    return coo_array((signs.astype(gram.dtype), (cells, points)), shape=shape).tocsr() @ gram
+    signed = coo_array((signs.astype(gram.dtype), (cells, points)), shape=shape)
+    return np.asarray(signed.tocsr() @ gram)
 
 
 def seed_points(gram: Float, num_points: int, seeds: Sequence[np.random.SeedSequence]) -> Index:
@@ -136,8 +138,7 @@ def seed_points(gram: Float, num_points: int, seeds: Sequence[np.random.SeedSequ
     Each next point is the best of 2 + ⌊ln K⌋ candidates drawn with probability ∝ D². A start depends on its
     own seed only. Source: Arthur & Vassilvitskii (SODA 2007), the greedy variant of their §5.
     """
-    n, squares, num_trials = len(gram), gram.diagonal(), 2 + int(np.log(num_points))
-    uniform = np.stack([np.random.default_rng(s).random((num_points, num_trials)) for s in seeds])
+    n, squares, uniform = len(gram), gram.diagonal(), uniform_numbers(seeds, num_points)
     starts, chosen = np.arange(len(seeds)), np.empty((len(seeds), num_points), np.intp)
     chosen[:, 0] = uniform[:, 0, 0] * n
     nearest = _rows_of_distances(gram, squares, chosen[:, 0])  # (starts, n)
@@ -147,6 +148,12 @@ def seed_points(gram: Float, num_points: int, seeds: Sequence[np.random.SeedSequ
         best = closer.sum(axis=2, dtype=np.float64).argmin(axis=1)
         chosen[:, k], nearest = tried[starts, best], closer[starts, best]
     return chosen
+
+
+def uniform_numbers(seeds: Sequence[np.random.SeedSequence], num_points: int) -> NDArray[np.float64]:
+    """The random numbers of each start's k-means++, (starts, K, trials)."""
+    shape = (num_points, 2 + int(np.log(num_points)))
+    return np.stack([np.random.default_rng(s).random(shape) for s in seeds])
 
 
 def _rows_of_distances(gram: Float, squares: Float, points: Index) -> Float:
@@ -164,9 +171,9 @@ def _draw(weight: Float, uniform: Float) -> Index:
     """Indices drawn with probability ∝ weight (starts, n), for uniform numbers (starts, trials)."""
     cumulative = np.cumsum(weight, axis=1, dtype=np.float64)
     picks = [np.searchsorted(c, u * c[-1], side="right") for c, u in zip(cumulative, uniform, strict=True)]
-    return np.minimum(np.array(picks), weight.shape[1] - 1)
+    return np.asarray(np.minimum(np.array(picks), weight.shape[1] - 1))
 
 
 def nearest_seed(gram: Float, seeds: Index) -> Index:
     """The cell (n,) of each point when the points `seeds` (K,) are the centres."""
-    return (gram.diagonal()[seeds][:, None] - 2 * gram[seeds]).argmin(axis=0)
+    return np.asarray((gram.diagonal()[seeds][:, None] - 2 * gram[seeds]).argmin(axis=0))

@@ -5,6 +5,8 @@ Owns what every quantiser shares once it has centroids or cells; knows nothing o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,24 @@ Points = NDArray[np.float32]
 Index = NDArray[np.intp]
 
 BLOCK_BYTES = 64 << 20  # working memory of one block of points
+
+
+@dataclass(frozen=True)
+class Centred:
+    """Points less their mean, in an order of their own: x (n, d) = z[order] − offset."""
+
+    x: Points
+    offset: Points  # (d,)
+    order: Index  # (n,)
+
+
+def centre(z: Points) -> Centred:
+    """The points z (n, d) less their mean, which keeps float32 products accurate, in canonical order."""
+    order = canonical_order(z)
+    x = z[order]
+    offset = x.mean(axis=0, dtype=np.float64).astype(np.float32)
+    x -= offset
+    return Centred(x, offset, order)
 
 
 def canonical_order(z: Points) -> Index:
@@ -22,13 +42,11 @@ def canonical_order(z: Points) -> Index:
 
 def assign(x: Points, centroids: Points) -> tuple[Index, Points]:
     """Nearest centroid (n,) of each point and the squared distance to it (n,), by blocks of points."""
-    nearest, distance = np.empty(len(x), np.intp), np.empty(len(x), np.float32)
+    nearest = np.empty(len(x), np.intp)
     half = 0.5 * np.einsum("kd,kd->k", centroids, centroids, dtype=np.float64).astype(np.float32)  # (K,)
     for block in _blocks(len(x), 4 * max(len(centroids), x.shape[1])):
         nearest[block] = (half - x[block] @ centroids.T).argmin(axis=1)
-        gap = x[block] - centroids[nearest[block]]
-        distance[block] = np.einsum("nd,nd->n", gap, gap)
-    return nearest, distance
+    return nearest, own_squares(x, nearest, centroids)
 
 
 def squared_distances(x: Points, centroids: Points) -> NDArray[np.float64]:
@@ -69,15 +87,18 @@ def cell_means(x: Points, assignment: Index, num_points: int) -> Points:
     return np.array(means, dtype=np.float32)
 
 
-def distortion_and_medoids(x: Points, assignment: Index, centroids: Points) -> tuple[float, Index]:
-    """Σ |x_i − its centroid|², float64, and each cell's point nearest to its centroid (K,)."""
-    total, medoids = 0.0, np.empty(len(centroids), np.intp)
-    for k, cell in enumerate(cells_of(assignment, len(centroids))):
-        gap = x[cell] - centroids[k]
-        squares = np.einsum("nd,nd->n", gap, gap)
-        total += float(squares.sum(dtype=np.float64))
-        medoids[k] = cell[squares.argmin()]
-    return total, medoids
+def own_squares(x: Points, assignment: Index, centroids: Points) -> Points:
+    """|x_i − its centroid|², (n,) float32, by blocks of points."""
+    squares = np.empty(len(x), np.float32)
+    for block in _blocks(len(x), 4 * x.shape[1]):
+        gap = x[block] - centroids[assignment[block]]
+        squares[block] = np.einsum("nd,nd->n", gap, gap)
+    return squares
+
+
+def medoids(squares: Points, assignment: Index, num_points: int) -> Index:
+    """In each cell the point of least squared distance (n,), the first one among equals, (K,)."""
+    return np.array([cell[squares[cell].argmin()] for cell in cells_of(assignment, num_points)])
 
 
 def cells_of(assignment: Index, num_points: int) -> list[Index]:

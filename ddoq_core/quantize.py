@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddoq_core import balanced, exact, partition, streaming
-from ddoq_core.partition import Index, Points
+from ddoq_core.partition import Centred, Index, Points
 
 Method = Literal["exact", "stream", "stream-d4m", "clvq", "balanced", "random"]
-METHODS: tuple[str, ...] = get_args(Method)
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Quantization:
     @property
     def masses(self) -> NDArray[np.float64]:
         """p_k = counts_k / n, (K,): the best weights for these centroids."""
-        return self.counts / self.counts.sum()
+        return np.asarray(self.counts / self.counts.sum())
 
 
 def quantize(
@@ -75,61 +75,69 @@ def quantize(
     points. K = n gives the points themselves. Raises ValueError for points that are not a finite (n, d)
     array, for K < 1 or K > n, and for options that make no sense.
     """
-    z = _check(z, num_points, method)
-    n = len(z)
-    order = partition.canonical_order(z)  # (n,)
-    x = z[order]
-    offset = x.mean(axis=0, dtype=np.float64).astype(np.float32)  # (d,)
-    x -= offset
-    rng = np.random.SeedSequence(seed)
-
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
+    data = partition.centre(check_points(z, num_points))
+    x, order, rng = data.x, data.order, np.random.SeedSequence(seed)
     centroids: Points | None = None
-    if num_points == n:
-        assignment = np.arange(n)
+    starts = 1
+    if num_points == len(x):
+        assignment = np.arange(num_points)
     elif method in ("exact", "balanced"):
-        assignment = exact.best_partition(x, num_points, num_starts, rng)
+        assignment, starts = exact.best_partition(x, num_points, num_starts, rng), num_starts
         if method == "balanced":
             assignment = balanced.balance(x, assignment, num_points)
     elif method == "random":
         assignment, centroids = _random_points(x, num_points, rng)
+    elif method == "clvq":
+        assignment, centroids = partition.assign_all(x, streaming.clvq(x, num_points, rng, step))
     else:
-        given = x[np.argsort(order)]
-        if method == "clvq":
-            centroids = streaming.clvq(x, num_points, rng, step)
-        else:
-            centroids = streaming.stream(given, num_points, rng, batch_size, drop_last=method == "stream-d4m")
-        assignment, centroids = partition.assign_all(x, centroids)
-    starts = num_starts if method in ("exact", "balanced") and num_points < n else 1
-    return _finish(x, offset, order, assignment, centroids, num_points, method, starts)
+        given, drop_last = x[np.argsort(order)], method == "stream-d4m"
+        streamed = streaming.stream(given, num_points, rng, batch_size, drop_last=drop_last)
+        assignment, centroids = partition.assign_all(x, streamed)
+    if centroids is None:
+        centroids = partition.cell_means(x, assignment, num_points)
+    squares = partition.own_squares(x, assignment, centroids)
+    return finish(data, assignment, centroids, squares, method=method, starts=starts)
 
 
-def _finish(
-    x: Points,
-    offset: Points,
-    order: Index,
-    assignment: Index,
-    centroids: Points | None,
-    num_points: int,
-    method: str,
-    starts: int,
+def finish(
+    data: Centred, assignment: Index, centroids: Points, squares: Points, *, method: str, starts: int
 ) -> Quantization:
-    """Sort and measure the cells, undo centring and order; `centroids` None takes the cell means."""
+    """The result from cells (n,), centred centroids (K, d) and squared distances (n,) of points to their own.
+
+    Sorts the cells, and undoes centring and order.
+    """
+    num_points = len(centroids)
     cells = partition.by_mass(assignment, num_points)  # (K,)
     assignment = np.argsort(cells)[assignment]
-    centroids = partition.cell_means(x, assignment, num_points) if centroids is None else centroids[cells]
-    inertia, medoids = partition.distortion_and_medoids(x, assignment, centroids)
-    given = np.empty(len(x), np.int32)
-    given[order] = assignment
+    given = np.empty(len(assignment), np.int32)
+    given[data.order] = assignment
+    inertia = float(squares.sum(dtype=np.float64))
     return Quantization(
-        centroids=centroids + offset,
+        centroids=centroids[cells] + data.offset,
         counts=np.bincount(assignment, minlength=num_points).astype(np.int64),
         assignment=given,
         inertia=inertia,
-        w2=float(np.sqrt(inertia / len(x))),
-        medoids=order[medoids].astype(np.int64),
+        w2=float(np.sqrt(inertia / len(assignment))),
+        medoids=data.order[partition.medoids(squares, assignment, num_points)].astype(np.int64),
         method=method,
         starts=starts,
     )
+
+
+def check_points(z: ArrayLike, num_points: int) -> Points:
+    """The points as a float32 array (n, d), or a ValueError that says what is wrong with them or with K."""
+    z = np.ascontiguousarray(z, dtype=np.float32)
+    if z.ndim != 2 or z.shape[1] == 0:
+        raise ValueError(
+            f"points must be an (n, d) array, got shape {z.shape}; flatten latents to (n, C·H·W)"
+        )
+    if not 1 <= num_points <= len(z):
+        raise ValueError(f"{num_points} points asked for, but the class has {len(z)}; ask for 1 to {len(z)}")
+    if not np.isfinite(z).all():
+        raise ValueError(f"{int((~np.isfinite(z)).any(axis=1).sum())} of {len(z)} points are not finite")
+    return z
 
 
 def _random_points(x: Points, num_points: int, seed: np.random.SeedSequence) -> tuple[Index, Points]:
@@ -138,21 +146,3 @@ def _random_points(x: Points, num_points: int, seed: np.random.SeedSequence) -> 
     assignment, _ = partition.assign(x, x[chosen])
     assignment[chosen] = np.arange(num_points)
     return assignment, x[chosen]
-
-
-def _check(z: ArrayLike, num_points: int, method: str) -> Points:
-    """The points as a float32 array (n, d), or a ValueError that says what is wrong."""
-    if method not in METHODS:
-        raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
-    z = np.ascontiguousarray(z, dtype=np.float32)
-    if z.ndim != 2 or z.shape[1] == 0:
-        raise ValueError(
-            f"points must be an (n, d) array, got shape {z.shape}; flatten latents to (n, C·H·W)"
-        )
-    if not 1 <= num_points <= len(z):
-        raise ValueError(
-            f"{num_points} points asked for, but the class has {len(z)}: 1 ≤ num_points ≤ {len(z)}"
-        )
-    if not np.isfinite(z).all():
-        raise ValueError(f"{int((~np.isfinite(z)).any(axis=1).sum())} of {len(z)} points are not finite")
-    return z

@@ -10,8 +10,9 @@ import os
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,11 +45,11 @@ class Latents:
     classes: dict[str, NDArray[np.float32]]
 
 
-def real_latents() -> list[Latents]:
+def real_latents(imagenette_per_class: int = IMAGENETTE.per_class) -> list[Latents]:
     """All sets of real latents to be had here; only the digits' pixels without the shared folder."""
     if not (SHARED / "weights/taef2").is_dir():
         return [digits()]
-    return [encoded(source) for source in (CIFAR10, IMAGENETTE)]
+    return [encoded(CIFAR10), encoded(replace(IMAGENETTE, per_class=imagenette_per_class))]
 
 
 def digits() -> Latents:
@@ -67,10 +68,11 @@ def encoded(source: Source) -> Latents:
         images = _images(source)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **{name: _encode(pixels) for name, pixels in sorted(images.items())})
+        stored: dict[str, Any] = {name: _encode(pixels) for name, pixels in sorted(images.items())}
+        np.savez(partial, **stored)
         partial.rename(path)
-    with np.load(path) as stored:
-        classes = {name: stored[name].astype(np.float32) for name in stored.files}
+    with np.load(path) as cached:
+        classes = {name: cached[name].astype(np.float32) for name in cached.files}
     counts, d = {len(z) for z in classes.values()}, next(iter(classes.values())).shape[1]
     n = "–".join(str(c) for c in sorted({min(counts), max(counts)}))
     words = f"{source.name}, {len(classes)} classes × {n} images at {source.size_px} px, TAEF2, d = {d}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sklearn.cluster import KMeans
 
 from ddoq_core import Quantization, quantize
 from ddoq_core.balanced import equal_cells
-from ddoq_core.quantize import METHODS
+from ddoq_core.quantize import METHODS, Method
 from ddoq_core.wasserstein import w2
 
 SHUFFLABLE = sorted(set(METHODS) - {"stream", "stream-d4m"})
@@ -44,7 +45,7 @@ def problems() -> st.SearchStrategy[tuple[np.ndarray, int]]:
 @settings(max_examples=25, deadline=None)
 @given(problem=problems(), seed=st.integers(0, 99))
 def test_every_method_gives_full_cells_and_true_measures(
-    method: str, problem: tuple[np.ndarray, int], seed: int
+    method: Method, problem: tuple[np.ndarray, int], seed: int
 ) -> None:
     z, k = problem
     q = quantize(z, k, method=method, seed=seed)
@@ -74,7 +75,7 @@ def test_exact_centroids_are_the_means_of_their_nearest_points(problem: tuple[np
 @settings(max_examples=25, deadline=None)
 @given(problem=problems(), seed=st.integers(0, 99))
 def test_order_of_the_points_changes_labels_only(
-    method: str, problem: tuple[np.ndarray, int], seed: int
+    method: Method, problem: tuple[np.ndarray, int], seed: int
 ) -> None:
     z, k = problem
     shuffle = np.random.default_rng(seed).permutation(len(z))
@@ -85,14 +86,14 @@ def test_order_of_the_points_changes_labels_only(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_mass_weights_make_w2_free(method: str) -> None:
+def test_mass_weights_make_w2_free(method: Method) -> None:
     z = blobs(120, 8, seed=1)
     q = quantize(z, 7, method=method)
     assert w2(z, q.centroids, q.masses) == pytest.approx(q.w2, rel=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_seed_decides(method: str) -> None:
+def test_the_seed_decides(method: Method) -> None:
     z = blobs(200, 8, seed=2)
     first, again = (quantize(z, 9, method=method, seed=5) for _ in range(2))
     np.testing.assert_array_equal(first.centroids, again.centroids)
@@ -101,7 +102,7 @@ def test_the_seed_decides(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_as_many_points_as_data_gives_the_data(method: str) -> None:
+def test_as_many_points_as_data_gives_the_data(method: Method) -> None:
     z = blobs(17, 3, seed=3)
     q = quantize(z, 17, method=method)
     np.testing.assert_allclose(q.centroids[q.assignment], z, atol=1e-6)
@@ -109,7 +110,7 @@ def test_as_many_points_as_data_gives_the_data(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_constant_class_is_split_into_full_cells(method: str) -> None:
+def test_a_constant_class_is_split_into_full_cells(method: Method) -> None:
     q = quantize(np.full((12, 4), 3.5, np.float32), 5, method=method)
     assert q.counts.min() >= 1 and q.inertia == 0 and len(set(q.medoids)) == 5
     np.testing.assert_array_equal(q.centroids, np.full((5, 4), 3.5))
@@ -204,7 +205,9 @@ def test_clvq_with_inverse_counts_keeps_running_means() -> None:
         (np.eye(5), 3, {"method": "clvq", "step": (0.0, 1.0)}, "a > 0"),
     ],
 )
-def test_bad_input_is_refused_with_its_values(z: np.ndarray, k: int, options: dict, words: str) -> None:
+def test_bad_input_is_refused_with_its_values(
+    z: np.ndarray, k: int, options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         quantize(z, k, **options)
 
