@@ -1,0 +1,105 @@
+"""One training loop for every model of the pipeline, that can be cut anywhere and goes on bit for bit.
+
+The randomness of a step is seeded by (seed, step), so a resumed training sees what an uninterrupted one sees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from ddoq_core.seeds import derive_seed
+
+
+class Keeper(Protocol):
+    """Keeps the state of a training between processes and shows how far it is. Decides itself when to save."""
+
+    def load(self) -> dict[str, Any] | None:
+        """The state last saved, or None."""
+
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Save the state if it is time to."""
+
+    def tell(self, done: int, total: int, note: str) -> None:
+        """Progress, for people."""
+
+
+class Stateful(Protocol):
+    """A model, optimiser, schedule or average."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
+
+
+Loss = Callable[[int, torch.Generator], torch.Tensor]
+
+
+def fit(
+    loss: Loss,
+    num_steps: int,
+    *,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    seed: int,
+    keeper: Keeper,
+    extra: dict[str, Stateful] | None = None,
+    after_step: Callable[[], None] = lambda: None,
+) -> list[float]:
+    """Minimise loss(step, generator) over `num_steps` steps. Returns the mean loss of each twentieth of them."""
+    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule, **(extra or {})}
+    saved = keeper.load()
+    first, losses = 0, [0.0] * 20
+    if saved is not None:
+        first, losses = saved["step"], saved["losses"]
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+    generator = torch.Generator()
+    for step in range(first, num_steps):
+        value = loss(step, generator.manual_seed(derive_seed(seed, step)))
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        after_step()
+        twentieth = step * 20 // num_steps
+        losses[twentieth] += value.item()
+        keeper.tell(step + 1, num_steps, f"loss {value.item():.4f}")
+        keeper.save(lambda step=step: {"step": step + 1, "losses": losses, **_states(parts)})
+    return [total / count for k, total in enumerate(losses) if (count := _steps_of(k, num_steps))]
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, peak: float, num_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """Warm up to the peak rate over a tenth of the steps, then anneal to 0 by a cosine (arXiv 1708.07120)."""
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peak, total_steps=num_steps + 1, pct_start=0.1, cycle_momentum=False
+    )
+
+
+def cosine_by_epoch(
+    optimizer: torch.optim.Optimizer, num_epochs: int, steps_per_epoch: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The rate of epoch e is (1 + cos(π e / num_epochs)) / 2 of the full one (SRe2L, arXiv 2306.13092)."""
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: (1 + math.cos(math.pi * (step // steps_per_epoch) / num_epochs)) / 2
+    )
+
+
+def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters with weight decay on tensors of more than one dimension only."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _states(parts: dict[str, Stateful]) -> dict[str, Any]:
+    return {name: part.state_dict() for name, part in parts.items()}
+
+
+def _steps_of(twentieth: int, num_steps: int) -> int:
+    return sum(1 for step in range(num_steps) if step * 20 // num_steps == twentieth)

@@ -1,0 +1,282 @@
+"""One artifact: the folder `<root>/<stage>/<digest>/`, the marks of its units, and its record.
+
+An artifact's identity is a digest chain over what it was made with; whether it is done is decided by what is on
+disk alone. A unit's mark is written after the unit's files, the record after all marks. A mark remembers the
+sha256 of the unit's files and of the inputs the unit was made from, so a unit counts as missing when one of its
+files is gone or changed, or when an input has other content than it had.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from storage.clock import Clock, versions
+from storage.files import canonical_json, hash_file, list_files, sha256_of, sync, whole_folder, write_json, write_whole
+
+
+class _Saved(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Saved = TypeVar("Saved", bound=_Saved)
+
+
+class FileStamp(_Saved):
+    """A file as its unit left it. Same size and time: taken as unchanged; another time: hashed again."""
+
+    num_bytes: int
+    mtime_ns: int
+    sha256: str
+
+    def holds(self, path: Path, *, deep: bool) -> bool:
+        """Whether the file is what was written; `deep` reads it even if size and time say so."""
+        try:
+            now = path.stat()
+        except OSError:
+            return False
+        if now.st_size != self.num_bytes:
+            return False
+        return (now.st_mtime_ns == self.mtime_ns and not deep) or hash_file(path) == self.sha256
+
+
+class Mark(_Saved):
+    """A unit of an artifact is complete. `facts` are small numbers about it, `seconds` where its time went."""
+
+    unit: str
+    inputs: str
+    files: dict[str, FileStamp]
+    facts: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+    peak_bytes: int = 0
+
+    @property
+    def content(self) -> str:
+        """Hash of the unit's files, by name."""
+        return sha256_of({name: stamp.sha256 for name, stamp in self.files.items()})
+
+
+class Record(_Saved):
+    """A whole artifact is complete. Written last."""
+
+    stage: str
+    digest: str
+    version: int
+    config: dict[str, Any]
+    parents: dict[str, str]
+    inputs: dict[str, str]
+    content: str
+    units: dict[str, str]
+    facts: dict[str, Any]
+    seconds: dict[str, float]
+    peak_bytes: int
+    versions: dict[str, str]
+    finished: float
+
+
+class NotDone(RuntimeError):
+    """An artifact is needed that is not complete."""
+
+
+class Artifact:
+    """A reference to an artifact: small, picklable, the same in every process that sees the root.
+
+    digest = first 12 hex of sha256(canonical JSON {stage, version, config, identities of the parents}).
+    `identity` is what children chain on: the digest, or for a data set its content (see `known_as`).
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        stage: str,
+        version: int,
+        config: Mapping[str, Any],
+        parents: Mapping[str, Artifact] | None = None,
+        *,
+        label: str = "",
+        identity: str | None = None,
+    ) -> None:
+        self.root, self.stage, self.version = root, stage, version
+        self.config = json.loads(canonical_json(config))
+        self.parents = dict(parents or {})
+        chain = {name: parent.identity for name, parent in self.parents.items()}
+        self.digest = sha256_of({"stage": stage, "version": version, "config": self.config, "parents": chain})[:12]
+        self.identity = identity or self.digest
+        self.label = label or stage
+
+    def known_as(self, identity: str) -> Artifact:
+        """The same artifact, with children chained on `identity` instead of its digest."""
+        return Artifact(
+            self.root, self.stage, self.version, self.config, self.parents, label=self.label, identity=identity
+        )
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.digest}"
+
+    @property
+    def path(self) -> Path:
+        """The artifact's folder."""
+        return self.root / self.stage / self.digest
+
+    # --- units ---------------------------------------------------------------------------------------
+
+    def mark(self, unit: str) -> Mark | None:
+        """The mark of a unit as it was written, without a look at the unit's files."""
+        return _load(Mark, self.path / "marks" / f"{unit}.json")
+
+    def marks(self) -> dict[str, Mark]:
+        """All marks by unit name."""
+        folder = self.path / "marks"
+        names = [p.relative_to(folder).with_suffix("").as_posix() for p in list_files(folder)]
+        return {name: mark for name in names if (mark := self.mark(name))}
+
+    def holds(self, unit: str, inputs: str | None = None, *, deep: bool = False) -> bool:
+        """Whether a unit is complete, unchanged, and made from these inputs."""
+        mark = self.mark(unit)
+        if mark is None or (inputs is not None and mark.inputs != inputs):
+            return False
+        return not damaged_files(self, mark, deep=deep)
+
+    def missing(self, units: Mapping[str, str]) -> list[str]:
+        """Of the units (name → hash of inputs), those that are not held."""
+        return [unit for unit, inputs in units.items() if not self.holds(unit, inputs)]
+
+    def commit(
+        self, unit: str, paths: Iterable[Path], *, inputs: str, clock: Clock, facts: Mapping[str, Any] | None = None
+    ) -> Mark:
+        """Mark a unit complete: its files (folders are taken with all below) are on disk as they shall be."""
+        files = {}
+        for path in sorted(f for p in paths for f in (list_files(p) if p.is_dir() else [p])):
+            sync(path)
+            at = path.stat()
+            stamp = FileStamp(num_bytes=at.st_size, mtime_ns=at.st_mtime_ns, sha256=hash_file(path))
+            files[path.relative_to(self.path).as_posix()] = stamp
+        mark = Mark(
+            unit=unit,
+            inputs=inputs,
+            files=files,
+            facts=dict(facts or {}),
+            seconds=clock.seconds,
+            peak_bytes=clock.peak_bytes(),
+        )
+        write_json(self.path / "marks" / f"{unit}.json", mark.model_dump())
+        return mark
+
+    def forget(self, unit: str | None = None) -> None:
+        """Drop a unit (or everything), so that the next run makes it again."""
+        if unit is None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        mark = self.mark(unit)
+        (self.path / "marks" / f"{unit}.json").unlink(missing_ok=True)
+        for name in mark.files if mark else []:
+            (self.path / name).unlink(missing_ok=True)
+
+    # --- the whole -----------------------------------------------------------------------------------
+
+    def inputs(self) -> dict[str, str]:
+        """Content of each parent, which must be done."""
+        return {name: parent.content() for name, parent in self.parents.items()}
+
+    def content(self) -> str:
+        """Hash of all the artifact holds. Raises NotDone."""
+        return self.record().content
+
+    def record(self) -> Record:
+        """The record of a finished artifact. Raises NotDone with the remedy."""
+        record = _load(Record, self.path / "record.json")
+        if record is None or record.digest != self.digest:
+            raise NotDone(f"{self.stage} {self.label} ({self.path}) is not done: run that stage, or `ddoq run`, first")
+        return record
+
+    def is_done(self, *, deep: bool = False) -> bool:
+        """Whether the record verifies: every unit is there, unchanged, and made from the parents as they are."""
+        try:
+            record = self.record()
+            if record.inputs != self.inputs():
+                return False
+        except NotDone:
+            return False
+        marks = {unit: self.mark(unit) for unit in record.units}
+        return all(
+            mark is not None and mark.content == record.units[unit] and not damaged_files(self, mark, deep=deep)
+            for unit, mark in marks.items()
+        )
+
+    def finish(self, units: Iterable[str], *, facts: Mapping[str, Any] | None = None) -> Record:
+        """Write the record over these units, all of which are marked. Safe to call from several processes."""
+        marks = {unit: self.mark(unit) for unit in units}
+        absent = [unit for unit, mark in marks.items() if mark is None]
+        if absent:
+            raise NotDone(f"{self}: {len(absent)} of {len(marks)} units are missing, the first is {absent[0]}")
+        present = [mark for mark in marks.values() if mark]
+        contents = {mark.unit: mark.content for mark in present}
+        clocks = [mark.seconds for mark in present]
+        record = Record(
+            stage=self.stage,
+            digest=self.digest,
+            version=self.version,
+            config=self.config,
+            parents={name: parent.digest for name, parent in self.parents.items()},
+            inputs=self.inputs(),
+            content=sha256_of(contents),
+            units=contents,
+            facts=dict(facts or {}),
+            seconds={key: round(sum(c.get(key, 0.0) for c in clocks), 3) for key in sorted({k for c in clocks for k in c})},
+            peak_bytes=max((mark.peak_bytes for mark in present), default=0),
+            versions=versions(),
+            finished=time.time(),
+        )
+        write_json(self.path / "record.json", record.model_dump())
+        self.checkpoint_path.unlink(missing_ok=True)
+        return record
+
+    # --- artifacts made as a whole ---------------------------------------------------------------------
+
+    @contextmanager
+    def writing(self, folder: str, clock: Clock, facts: dict[str, Any] | None = None) -> Iterator[Path]:
+        """A scratch folder that becomes the artifact's only unit; on leaving, the record is written."""
+        inputs = sha256_of(self.inputs())
+        with clock("write"), whole_folder(self.path / folder) as scratch:
+            yield scratch
+        self.commit(folder, [self.path / folder], inputs=inputs, clock=clock, facts=facts)
+        self.finish([folder], facts=facts)
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where a long training keeps its state until it is finished."""
+        return self.path / "checkpoint.pt"
+
+    # --- progress, for whoever watches -----------------------------------------------------------------
+
+    def report_progress(self, done: int, total: int, note: str = "") -> None:
+        """Tell watchers how far a whole-artifact stage is."""
+        body = canonical_json({"done": done, "total": total, "note": note})
+        write_whole(self.path / "progress.json", body, durable=False)
+
+    def progress(self) -> tuple[int, int, str] | None:
+        """(done, total, note) as last told, if ever."""
+        try:
+            told = json.loads((self.path / "progress.json").read_bytes())
+            return told["done"], told["total"], told["note"]
+        except (OSError, ValueError, KeyError):
+            return None
+
+
+def damaged_files(artifact: Artifact, mark: Mark, *, deep: bool = False) -> list[str]:
+    """Names of a unit's files that are gone or not as they were written."""
+    return [name for name, stamp in mark.files.items() if not stamp.holds(artifact.path / name, deep=deep)]
+
+
+def _load(model: type[Saved], path: Path) -> Saved | None:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

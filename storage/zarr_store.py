@@ -1,0 +1,112 @@
+"""Zarr stores with one group per class, readable by plain `zarr.open`.
+
+Chunks are compressed with zstd and carry a checksum, missing floats read as NaN, and metadata is not consolidated,
+so a store can grow. One writer owns one shard (ENGINE: two would lose data silently).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from storage.files import whole_folder
+
+BLOCK_IMAGES = 2048  # images in one shard of latents: the unit that one task writes
+CHUNK_IMAGES = 64  # images that are decompressed together
+
+LATENT_AXES = ("image", "channel", "height", "width")
+
+
+def codec() -> ZstdCodec:
+    """Fast zstd whose frames are checksummed: a flipped bit raises an error instead of reading as a number."""
+    return ZstdCodec(level=1, checksum=True)
+
+
+class LatentStore:
+    """`latents.zarr`: per class `latents (n, C, H, W) float16` and `rows (n,) int64` of the index."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def prepare_class(self, name: str, rows: NDArray[np.int64], shape: tuple[int, ...]) -> None:
+        """Make the empty arrays of a class, before any of its latents. Does nothing to arrays that are there."""
+        folder = self.path / name
+        if (folder / "zarr.json").exists():
+            return
+        _root(self.path)
+        n = len(rows)
+        shard = -(-min(n, BLOCK_IMAGES) // CHUNK_IMAGES) * CHUNK_IMAGES
+        with whole_folder(folder) as scratch:
+            group = zarr.open_group(scratch, mode="w")
+            group.create_array("rows", data=rows, compressors=codec(), dimension_names=LATENT_AXES[:1])
+            group.create_array(
+                "latents",
+                shape=(n, *shape),
+                dtype="float16",
+                chunks=(CHUNK_IMAGES, *shape),
+                shards=(shard, *shape),
+                compressors=codec(),
+                fill_value=float("nan"),
+                dimension_names=LATENT_AXES,
+            )
+
+    def write_block(self, name: str, block: int, latents: NDArray[np.float16]) -> list[Path]:
+        """Write one shard (at most BLOCK_IMAGES, C, H, W). Returns the files that make it up."""
+        array = zarr.open_array(self.path / name / "latents", mode="r+")
+        start = block * BLOCK_IMAGES
+        expected = min(BLOCK_IMAGES, array.shape[0] - start)
+        if latents.shape != (expected, *array.shape[1:]):
+            raise ValueError(
+                f"block {block} of class {name} takes {(expected, *array.shape[1:])}, got {latents.shape}: it must be "
+                "written whole, by one writer"
+            )
+        array[start : start + expected] = latents
+        folder = self.path / name
+        chunk = folder / "latents" / "c" / "/".join([str(block)] + ["0"] * (array.ndim - 1))
+        return [folder / "zarr.json", folder / "latents" / "zarr.json", folder / "rows", chunk]
+
+    def read_class(self, name: str) -> NDArray[np.float16]:
+        """Latents (n, C, H, W) of a class, in the order of `rows`."""
+        return np.asarray(zarr.open_array(self.path / name / "latents", mode="r")[:])
+
+    def read_rows(self, name: str) -> NDArray[np.int64]:
+        """Rows of the index (n,) that the class's latents were made from."""
+        return np.asarray(zarr.open_array(self.path / name / "rows", mode="r")[:])
+
+
+class ClassStore:
+    """`prototypes.zarr`, `images.zarr`: per class a few small arrays, written and replaced as one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write_class(self, name: str, arrays: Mapping[str, NDArray[Any]], **attributes: Any) -> list[Path]:
+        """Write the arrays of a class. Returns the folder that holds them."""
+        _root(self.path)
+        folder = self.path / name
+        with whole_folder(folder) as scratch:
+            group = zarr.open_group(scratch, mode="w", attributes=attributes)
+            for key, value in arrays.items():
+                group.create_array(key, data=value, chunks=value.shape, compressors=codec())
+        return [folder]
+
+    def read_class(self, name: str) -> dict[str, NDArray[Any]]:
+        """All arrays of a class by name."""
+        group = zarr.open_group(self.path / name, mode="r")
+        return {key: np.asarray(array[:]) for key, array in group.arrays()}
+
+
+def block_names(name: str, num_images: int) -> list[str]:
+    """Units of a class's latents: "<class>/<block>"."""
+    return [f"{name}/{block}" for block in range(-(-num_images // BLOCK_IMAGES))]
+
+
+def _root(path: Path) -> None:
+    if not (path / "zarr.json").exists():
+        zarr.open_group(path, mode="a")

@@ -1,0 +1,73 @@
+"""Stage cluster: the best K points of each class, and how far they are from it."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.states import State
+
+from storage.artifact import Artifact
+from storage.clock import Clock
+from storage.index import Index
+from storage.zarr_store import ClassStore
+from tasks.config import ClusterConfig
+from tasks.encode import class_content, latents_of
+from tasks.outcome import cached
+from tasks.shard import indexed
+
+VERSION = 1
+STORE = "prototypes.zarr"
+WEIGHTINGS = ("uniform", "sqrt", "mass")
+
+
+def prototypes_of(artifact: Artifact) -> ClassStore:
+    """The store of a cluster artifact."""
+    return ClassStore(artifact.path / STORE)
+
+
+def units(artifact: Artifact, index: Index, class_names: tuple[str, ...] | None = None) -> dict[str, str]:
+    """Classes, each with the hash of its latents."""
+    counts = index.counts("train")
+    return {c: class_content(artifact.parents["encode"], c, counts[c]) for c in class_names or index.classes}
+
+
+@task(task_run_name="cluster-{artifact.label}-{artifact.digest}-{batch}")
+def cluster(
+    artifact: Artifact, config: ClusterConfig, num_points: int, seed: int, class_names: tuple[str, ...], batch: str
+) -> State | str:
+    """Quantise each of these classes that the store does not hold yet."""
+    latents = artifact.parents["encode"]
+    _, index = indexed(latents.parents["shard"])
+    missing = artifact.missing(units(artifact, index, class_names))
+    if not missing and artifact.is_done():
+        return cached(artifact)
+    from ddoq_core import class_weights, quantize
+    from ddoq_core.seeds import derive_seed
+    from ddoq_core.wasserstein import w2
+
+    wanted = units(artifact, index)
+    for name in missing:
+        clock = Clock()
+        with clock("read"):
+            z = latents_of(latents).read_class(name)  # (n, C, H, W)
+        flat = z.reshape(len(z), -1)
+        with clock("compute"):
+            found = quantize(
+                flat,
+                num_points,
+                method=config.method,
+                num_starts=config.num_starts,
+                seed=derive_seed(seed, "cluster", name),
+            )
+            facts = {f"w2_{rule}": w2(flat, found.centroids, class_weights(found.counts, rule)) for rule in WEIGHTINGS}
+        with clock("write"):
+            arrays = {
+                "centroids": found.centroids.reshape(num_points, *z.shape[1:]),
+                "counts": found.counts,
+                "assignment": found.assignment,
+                "medoids": found.medoids,
+            }
+            files = prototypes_of(artifact).write_class(name, arrays, inertia=found.inertia, w2=found.w2)
+        artifact.commit(name, files, inputs=wanted[name], clock=clock, facts=facts)
+    if not artifact.missing(wanted):
+        artifact.finish(wanted)
+    return str(artifact)

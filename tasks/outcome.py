@@ -1,0 +1,64 @@
+"""How a task tells Prefect that the store already held its result, and keeps a training that may be cut."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prefect import task
+from prefect.states import Completed, State
+
+from storage.artifact import Artifact
+from storage.files import write_whole
+
+SAVE_EVERY_SECONDS = 10.0
+TELL_EVERY_SECONDS = 0.3
+
+
+def cached(artifact: Artifact) -> State:
+    """The final state of a task that had nothing to do."""
+    return Completed(name="Cached", message=f"{artifact} is complete", data=str(artifact))
+
+
+@task(name="cached", task_run_name="{stage}")
+def show_cached(stage: str, artifacts: list[str]) -> State:
+    """Show a stage as cached, all of whose artifacts are complete."""
+    return Completed(name="Cached", message=f"complete: {', '.join(artifacts)}", data=stage)
+
+
+class DiskKeeper:
+    """Keeps a training in its artifact's folder; see ddoq_core.fitting.Keeper."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        self._saved = self._told = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The state last saved, or None. A file that cannot be read is dropped: training starts over."""
+        import torch
+
+        path = self.artifact.checkpoint_path
+        try:
+            return torch.load(path, weights_only=True) if path.exists() else None
+        except (RuntimeError, EOFError, OSError, ValueError):
+            path.unlink(missing_ok=True)
+            return None
+
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Write the state, at most every few seconds."""
+        if time.monotonic() - self._saved < SAVE_EVERY_SECONDS:
+            return
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save(state(), buffer)
+        write_whole(self.artifact.checkpoint_path, buffer.getvalue())
+        self._saved = time.monotonic()
+
+    def tell(self, done: int, total: int, note: str) -> None:
+        """Pass progress on to whoever watches the artifact's folder."""
+        if done == total or time.monotonic() - self._told >= TELL_EVERY_SECONDS:
+            self.artifact.report_progress(done, total, note)
+            self._told = time.monotonic()

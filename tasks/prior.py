@@ -1,0 +1,64 @@
+"""Stage prior: train the recipe's own small diffusion transformer, or check the weights it names."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from prefect import task
+from prefect.states import State
+
+from storage.artifact import Artifact
+from storage.clock import Clock
+from tasks.config import DecodeConfig, PriorConfig
+from tasks.encode import latents_of
+from tasks.models import MODEL, WeightsError, describe_weights
+from tasks.outcome import DiskKeeper, cached
+from tasks.shard import indexed
+
+VERSION = 1
+
+
+@task(task_run_name="prior-{artifact.digest}")
+def prior(artifact: Artifact, config: PriorConfig) -> State | str:
+    """Train a latent DiT on the latents of all classes, or note which weights are used."""
+    if artifact.is_done():
+        return cached(artifact)
+    if config.train is None:
+        return _note_weights(artifact, config)
+    from ddoq_core.prior import train_prior
+
+    clock = Clock()
+    with clock("read"):
+        latents = artifact.parents["encode"]
+        _, index = indexed(latents.parents["shard"])
+        parts = [latents_of(latents).read_class(name) for name in index.classes]
+        labels = np.repeat(np.arange(len(parts)), [len(z) for z in parts])
+        z = np.concatenate(parts).astype(np.float32)  # (n, C, H, W)
+    with clock("compute"):
+        settings = config.train.model_dump()
+        transformer, scheduler, losses = train_prior(z, labels, len(parts), **settings, keeper=DiskKeeper(artifact))
+    with artifact.writing(MODEL, clock, {"losses": losses}) as folder:
+        transformer.save_pretrained(folder / "transformer")
+        scheduler.save_pretrained(folder / "scheduler")
+    return str(artifact)
+
+
+def _note_weights(artifact: Artifact, config: PriorConfig) -> str:
+    from ddoq_core import prior as core
+
+    assert config.weights is not None
+    clock = Clock()
+    with clock("read"):
+        told = {**describe_weights(config.weights), "kind": config.kind}
+        _, index = indexed(artifact.parents["shard"])
+        try:
+            if config.kind == "dit":
+                core.load_dit(config.weights, index.classes)
+            else:
+                core.load_stable_diffusion(config.weights, index.classes[:1], DecodeConfig().negative_prompt)
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"prior.weights={config.weights!r} cannot be used: {error}") from error
+    with artifact.writing(MODEL, clock) as folder:
+        (folder / "weights.json").write_text(json.dumps(told))
+    return str(artifact)
