@@ -137,6 +137,10 @@ class Artifact:
         names = [p.relative_to(folder).with_suffix("").as_posix() for p in list_files(folder)]
         return {name: mark for name in names if (mark := self.mark(name))}
 
+    def num_marks(self) -> int:
+        """How many units are marked, without reading the marks."""
+        return sum(1 for _ in (self.path / "marks").rglob("*.json"))
+
     def holds(self, unit: str, inputs: str | None = None, *, deep: bool = False) -> bool:
         """Whether a unit is complete, unchanged, and made from these inputs."""
         mark = self.mark(unit)

@@ -1,0 +1,69 @@
+"""Recipes: the entries of prefect.yaml that deploy the flow `distill`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tasks.config import Recipe
+
+
+class UsageError(ValueError):
+    """The user asked for something that cannot be; the message names the value and the remedy."""
+
+
+def catalogue_path() -> Path:
+    """prefect.yaml of the current folder, else of the checkout that this package lies in."""
+    here = Path("prefect.yaml")
+    return here if here.exists() else Path(__file__).parent.parent / "prefect.yaml"
+
+
+def deployments() -> list[dict[str, Any]]:
+    """All deployments of the catalogue."""
+    path = catalogue_path()
+    if not path.exists():
+        raise UsageError("there is no prefect.yaml here: run ddoq in a checkout of the project")
+    return list(yaml.safe_load(path.read_text())["deployments"])
+
+
+def recipes() -> dict[str, dict[str, Any]]:
+    """Recipe parameters by name."""
+    return {d["name"]: d["parameters"]["recipe"] for d in deployments() if d["entrypoint"].endswith(":distill")}
+
+
+def load_recipe(name: str, ipc: int | None = None, settings: list[str] | None = None) -> Recipe:
+    """A recipe of the catalogue with `--ipc` and `--set name=value` applied. Raises UsageError."""
+    known = recipes()
+    if name not in known:
+        raise UsageError(f"unknown recipe {name!r}: there are {', '.join(sorted(known))} (see prefect.yaml)")
+    changes = dict(_parse(setting) for setting in settings or [])
+    if ipc is not None:
+        changes["ipc"] = ipc
+    try:
+        return Recipe.model_validate(known[name]).with_changes(changes)
+    except KeyError as error:
+        raise UsageError(str(error.args[0])) from error
+    except ValidationError as error:
+        raise UsageError(describe(error)) from error
+
+
+def describe(error: ValidationError) -> str:
+    """The first complaint of a validation, in one line with the setting's name and value."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "recipe"
+    given = "" if isinstance(first["input"], dict) else f"={first['input']!r}"
+    return f"{where}{given}: {first['msg']}"
+
+
+def _parse(setting: str) -> tuple[str, Any]:
+    name, equals, text = setting.partition("=")
+    if not equals:
+        raise UsageError(f"--set {setting!r} has no '=': write --set decode.strength=0.4")
+    try:
+        return name, json.loads(text)
+    except json.JSONDecodeError:
+        return name, text

@@ -1,0 +1,179 @@
+"""The command line: the same recipes and flows as the deployments, for one machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.catalogue import UsageError, load_recipe, recipes
+from flows.server import ServerError, prefect_server
+from tasks.config import STAGES, Recipe
+
+app = typer.Typer(
+    name="ddoq",
+    help="Distil a data set into a few weighted images per class. Try it: ddoq run digits",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+RecipeName = Annotated[str, typer.Argument(help="a recipe of prefect.yaml, e.g. digits (see: ddoq recipes)")]
+Ipc = Annotated[int | None, typer.Option("--ipc", help="images per class, instead of the recipe's")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="another setting, e.g. --set decode.strength=0.2")]
+Root = Annotated[Path, typer.Option("--root", help="the folder of all artifacts")]
+Cluster = Annotated[str | None, typer.Option("--cluster", help="address of a Dask scheduler, e.g. tcp://10.0.0.1:8786")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="local worker processes; one per core if not given")]
+
+
+@app.command("recipes")
+def list_recipes() -> None:
+    """List the recipes of the catalogue and what each claims."""
+    with _clear_errors():
+        for name, parameters in recipes().items():
+            console.print(f"[bold]{name}[/]  {parameters.get('claim', '')}")
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    ipc: Ipc = None,
+    settings: Set = None,
+    root: Root = Path("runs"),
+    cluster: Cluster = None,
+    workers: Workers = None,
+) -> None:
+    """Run a recipe from the images to the report. What is already done is not done again.
+
+    Starts a Prefect server of its own on loopback and ends it afterwards, unless PREFECT_API_URL names one.
+    """
+    _run(recipe, ipc, settings, root, cluster, workers, only=None)
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="one of: " + ", ".join(STAGES))],
+    recipe: RecipeName,
+    ipc: Ipc = None,
+    settings: Set = None,
+    root: Root = Path("runs"),
+    cluster: Cluster = None,
+    workers: Workers = None,
+) -> None:
+    """Run one stage of a recipe; what it reads must be complete."""
+    with _clear_errors():
+        if name not in STAGES:
+            raise UsageError(f"unknown stage {name!r}: there are {', '.join(STAGES)}")
+    _run(recipe, ipc, settings, root, cluster, workers, only=name)
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="an artifact's folder, e.g. runs/digits/encode")],
+) -> None:
+    """Show what an artifact was made with, what it holds and what is missing."""
+    from storage.inspection import describe
+
+    with _clear_errors():
+        console.print(describe(path))
+
+
+@app.command()
+def verify(root: Annotated[Path, typer.Argument(help="a run root or one artifact's folder")] = Path("runs")) -> None:
+    """Read every file of the artifacts and compare it with its checksum. Damaged units are made anew by the next run."""
+    from storage.inspection import artifact_folders, verify_folder
+
+    with _clear_errors():
+        folders = artifact_folders(root)
+        damaged = [line for folder in folders for line in verify_folder(folder)]
+    for line in damaged:
+        console.print(line, soft_wrap=True)
+    console.print(f"{len(folders)} artifacts read, {len(damaged)} damaged files" + (": run the recipe again" if damaged else ""))
+    raise typer.Exit(1 if damaged else 0)
+
+
+@app.command()
+def forget(
+    path: Annotated[Path, typer.Argument(help="an artifact's folder, e.g. runs/digits/prototypes-ddoq-0")],
+    units: Annotated[list[str] | None, typer.Argument(help="units of it, e.g. classes; all if none is named")] = None,
+) -> None:
+    """Drop an artifact or some of its units, so that the next run makes them anew."""
+    from storage.inspection import forget_units
+
+    with _clear_errors():
+        for line in forget_units(path, units or []):
+            console.print(line, soft_wrap=True)
+
+
+def _run(
+    name: str,
+    ipc: int | None,
+    settings: list[str] | None,
+    root: Path,
+    cluster: str | None,
+    workers: int | None,
+    *,
+    only: str | None,
+) -> None:
+    start = time.monotonic()
+    with _clear_errors():
+        recipe = load_recipe(name, ipc, settings)
+        _check_writable(root)
+        with prefect_server(root) as server:
+            from flows import local
+
+            local.check(recipe)
+            with console.status("starting the Prefect server"):
+                local.prepare()
+                server.wait()
+            found = local.execute(recipe, root, only=only, cluster=cluster, workers=workers)
+        from flows.summary import show
+
+        show(console, recipe, found, time.monotonic() - start)
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """One line for what the user can mend (exit code 2 before the run, 1 in it), 130 for an interrupt."""
+    from flows.local import RunFailed
+    from storage.artifact import NotDone
+
+    try:
+        yield
+    except (UsageError, ServerError, NotDone, RunFailed, ValueError, OSError) as error:
+        _fail(error, 1 if isinstance(error, RunFailed | ServerError) else 2)
+    except KeyboardInterrupt:
+        _fail(RuntimeError("interrupted: run the same command again to go on"), 130)
+
+
+def _fail(error: BaseException, code: int) -> None:
+    Console(stderr=True).print(f"[bold red]ddoq:[/] {error}", soft_wrap=True, highlight=False)
+    raise typer.Exit(code)
+
+
+def _check_writable(root: Path) -> None:
+    probe = root / f".write-{os.getpid()}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"run root {root} cannot be written ({error.strerror}): give another with --root") from error
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    app()
+
+
+__all__ = ["Recipe", "app", "main"]

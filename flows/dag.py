@@ -1,0 +1,131 @@
+"""The method as a graph of artifacts: arXiv 2501.07681 from the images to the accuracy of the students."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.run import Run
+from storage.artifact import Artifact
+from storage.zarr_store import block_names
+from tasks import autoencoder, cluster, decode, encode, prior, report, shard, teacher, train
+
+
+def distillation(run: Run) -> dict[str, Artifact]:
+    """Every artifact of the recipe, by a name for people. Adds the jobs that complete them to the run."""
+    recipe = run.recipe
+    index = _shard(run)
+    model = _autoencoder(run, index)
+    latents = _encode(run, index, model)
+    labeller = _teacher(run, index)
+    diffusion = _prior(run, index, latents)
+    found = {"shard": index, "autoencoder": model, "encode": latents, "teacher": labeller, "prior": diffusion}
+    scores = {}
+    for method in recipe.methods:
+        for seed in recipe.seeds:
+            draw = seed if recipe.redistil else recipe.seeds[0]
+            prototypes = _cluster(run, latents, method, draw)
+            pictures = _decode(run, prototypes, model, diffusion, method, draw)
+            for architecture in recipe.train.architectures:
+                student = _train(run, index, pictures, labeller, method, architecture, seed)
+                scores[f"{method}/{architecture}/{seed}"] = _evaluate(run, index, student, method)
+            found |= {f"prototypes-{method}-{draw}": prototypes, f"images-{method}-{draw}": pictures}
+    found["report"] = _report(run, scores)
+    return found
+
+
+def _shard(run: Run) -> Artifact:
+    artifact = shard.shard_artifact(run.root, run.recipe.data)
+    run.add_now(artifact, shard.shard, run.recipe.data)
+    identified, run.index = shard.indexed(artifact)
+    shard.check_counts(run.recipe.ipc, run.index.counts("train"), run.index.counts("train"))
+    return identified
+
+
+def _autoencoder(run: Run, index: Artifact) -> Artifact:
+    config, images = run.recipe.autoencoder, run.recipe.images
+    settings = {"autoencoder": config.model_dump(), "images": images.model_dump()}
+    artifact = Artifact(run.root, "autoencoder", autoencoder.VERSION, settings, {"shard": index})
+    return run.add(artifact, autoencoder.autoencoder, config, images)
+
+
+def _encode(run: Run, index: Artifact, model: Artifact) -> Artifact:
+    images = run.recipe.images
+    parents = {"shard": index, "autoencoder": model}
+    artifact = Artifact(run.root, "encode", encode.VERSION, {"images": images.model_dump()}, parents)
+    assert run.index is not None
+    blocks = sum(len(block_names(name, count)) for name, count in run.index.counts("train").items())
+    return run.add(artifact, encode.encode, images, per_class=True, units=blocks)
+
+
+def _teacher(run: Run, index: Artifact) -> Artifact:
+    config, images = run.recipe.teacher, run.recipe.images
+    settings = {"teacher": config.model_dump(), "images": images.model_dump()}
+    artifact = Artifact(run.root, "teacher", teacher.VERSION, settings, {"shard": index})
+    return run.add(artifact, teacher.teacher, config, images)
+
+
+def _prior(run: Run, index: Artifact, latents: Artifact) -> Artifact:
+    config = run.recipe.prior
+    parents = {"encode": latents} if config.train else {"shard": index}
+    artifact = Artifact(run.root, "prior", prior.VERSION, {"prior": config.model_dump()}, parents)
+    return run.add(artifact, prior.prior, config)
+
+
+def _cluster(run: Run, latents: Artifact, method: str, seed: int) -> Artifact:
+    config, _, _ = run.recipe.settings_of(method)
+    settings = {**config.model_dump(), "num_points": run.recipe.ipc, "seed": seed}
+    artifact = Artifact(run.root, "cluster", cluster.VERSION, settings, {"encode": latents}, label=config.method)
+    return run.add(
+        artifact, cluster.cluster, config, run.recipe.ipc, seed, per_class=True, units=_num_classes(run)
+    )
+
+
+def _decode(
+    run: Run, prototypes: Artifact, model: Artifact, diffusion: Artifact, method: str, seed: int
+) -> Artifact:
+    _, config, _ = run.recipe.settings_of(method)
+    parents = {"cluster": prototypes}
+    if config.method != "medoid":
+        parents["autoencoder"] = model
+    if config.method == "diffusion":
+        parents["prior"] = diffusion
+    settings = decode.identity(config, seed)
+    artifact = Artifact(run.root, "decode", decode.VERSION, settings, parents, label=f"{prototypes.label}-{config.method}")
+    return run.add(
+        artifact, decode.decode, config, run.recipe.images, seed, per_class=True, units=_num_classes(run)
+    )
+
+
+def _train(
+    run: Run, index: Artifact, pictures: Artifact, labeller: Artifact, method: str, architecture: str, seed: int
+) -> Artifact:
+    config = run.recipe.train
+    _, _, weights = run.recipe.settings_of(method)
+    settings: dict[str, Any] = {
+        **config.model_dump(exclude={"architectures"}),
+        "architecture": architecture,
+        "weights": weights,
+        "seed": seed,
+    }
+    parents = {"shard": index, "decode": pictures, "teacher": labeller}
+    artifact = Artifact(run.root, "train", train.VERSION, settings, parents, label=f"{method}-{architecture}-{seed}")
+    return run.add(artifact, train.train, config, architecture, weights, seed)
+
+
+def _evaluate(run: Run, index: Artifact, student: Artifact, method: str) -> Artifact:
+    images = run.recipe.images
+    parents = {"shard": index, "train": student}
+    artifact = Artifact(
+        run.root, "evaluate", train.VERSION, {"images": images.model_dump()}, parents, label=student.label
+    )
+    return run.add(artifact, train.evaluate, images)
+
+
+def _report(run: Run, scores: dict[str, Artifact]) -> Artifact:
+    artifact = Artifact(run.root, "report", report.VERSION, {"recipe": run.recipe.model_dump(mode="json")}, scores)
+    return run.add(artifact, report.report, run.recipe)
+
+
+def _num_classes(run: Run) -> int:
+    assert run.index is not None
+    return len(run.index.classes)

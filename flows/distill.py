@@ -1,0 +1,77 @@
+"""The Prefect flows: the whole distillation, and each of its stages alone, all with the same parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import Flow, flow
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from flows.dag import distillation
+from flows.progress import watching
+from flows.run import Run, link_newest
+from flows.runners import dask_runner
+from flows.summary import results, stage_rows, to_markdown
+from storage.artifact import Artifact
+from tasks.config import STAGES, Recipe
+from tasks.outcome import show_cached
+
+
+@flow(name="distill", task_runner=dask_runner(), flow_run_name="distill-{recipe.name}")
+def distill(
+    recipe: Recipe, ipc: int | None = None, changes: dict[str, Any] | None = None, root: str = "runs"
+) -> dict[str, Any]:
+    """Distil a data set: shard → encode → cluster → decode → train → evaluate → report.
+
+    ipc      images per class, instead of the recipe's
+    changes  other settings, dotted: {"decode.strength": 0.4}
+    root     the folder of all artifacts
+    """
+    return execute(recipe, ipc, changes, root, only=None)
+
+
+def execute(
+    recipe: Recipe, ipc: int | None, changes: dict[str, Any] | None, root: str, *, only: str | None
+) -> dict[str, Any]:
+    """Run the DAG, or one stage of it, inside a flow. Returns what the closing table shows."""
+    recipe = recipe.with_changes({**(changes or {}), **({} if ipc is None else {"ipc": ipc})})
+    run = Run(recipe, Path(root), only=only)
+    with watching(run):
+        artifacts = distillation(run)
+        run.wait()
+    for stage, jobs in run.by_stage():
+        if all(job.was_done for job in jobs):
+            show_cached(stage, [str(job.artifact) for job in jobs])
+    rows = stage_rows(run)
+    create_table_artifact(rows, key="ddoq-stages", description=f"Stages of {recipe.name}")
+    if only is not None:
+        return {"stages": rows}
+    return _publish(recipe, run.root, artifacts, rows)
+
+
+def _publish(
+    recipe: Recipe, root: Path, artifacts: dict[str, Artifact], rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    folder = link_newest(root, recipe.name, artifacts)
+    found = results(artifacts["report"])
+    create_markdown_artifact(to_markdown(recipe, found), key="ddoq-report", description=recipe.name)
+    return {"stages": rows, "results": found, "report": str(folder / "report" / "report" / "report.html")}
+
+
+def _stage_flow(stage: str) -> Flow[Any, dict[str, Any]]:
+    @flow(
+        name=stage,
+        task_runner=dask_runner(),
+        flow_run_name=f"{stage}-{{recipe.name}}",
+        description=f"The stage {stage} alone; what it reads must be complete. Parameters as for distill.",
+    )
+    def run_stage(
+        recipe: Recipe, ipc: int | None = None, changes: dict[str, Any] | None = None, root: str = "runs"
+    ) -> dict[str, Any]:
+        return execute(recipe, ipc, changes, root, only=stage)
+
+    return run_stage
+
+
+shard, autoencoder, encode, teacher, prior, cluster, decode, train, evaluate, report = map(_stage_flow, STAGES)

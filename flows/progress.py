@@ -1,0 +1,92 @@
+"""Progress of a run, read from the store: bars on a terminal, lines in a log, artifacts in Prefect."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from flows.run import Run
+
+POLL_SECONDS = 0.5
+PUBLISH_SECONDS = 5.0
+
+
+@contextmanager
+def watching(run: Run, console: Console | None = None) -> Iterator[None]:
+    """Show the progress of the run's stages while the block runs."""
+    watcher = _Watcher(run, console or Console(stderr=True))
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(watcher.watch,), daemon=True, name="ddoq-progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        watcher.stop.set()
+        thread.join(timeout=10)
+
+
+class _Watcher:
+    def __init__(self, run: Run, console: Console) -> None:
+        self.run, self.stop = run, threading.Event()
+        self.told: set[str] = set()
+        self.bars: dict[str, TaskID] = {}
+        self.published: dict[str, tuple[UUID, float]] = {}
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            TextColumn("{task.fields[count]:>9}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.console = console
+
+    def watch(self) -> None:
+        """Look at the store until told to stop, and once more then."""
+        rounds_per_publish = round(PUBLISH_SECONDS / POLL_SECONDS)
+        with self.progress:
+            rounds = 0
+            while not self.stop.wait(POLL_SECONDS):
+                rounds += 1
+                self._look(publish=rounds % rounds_per_publish == 0)
+            self._look(publish=True)
+
+    def _look(self, *, publish: bool) -> None:
+        for stage, all_jobs in list(self.run.by_stage()):
+            jobs = [job for job in all_jobs if not job.was_done]
+            if not jobs:
+                continue
+            shares, notes = zip(*(job.progress() for job in jobs), strict=True)
+            units = sum(job.units for job in jobs)
+            done = sum(share * job.units for share, job in zip(shares, jobs, strict=True))
+            share = done / units
+            self._show(stage, share, f"{int(done + 1e-9)}/{units}", next((note for note in notes if note), ""))
+            if publish:
+                self._publish(stage, share)
+
+    def _show(self, stage: str, share: float, count: str, note: str) -> None:
+        if stage not in self.bars:
+            self.bars[stage] = self.progress.add_task(stage, total=1.0, count=count, note=note)
+        self.progress.update(self.bars[stage], completed=share, count=count, note=note)
+        if share >= 1 and stage not in self.told:
+            self.told.add(stage)
+            if not self.console.is_terminal:
+                self.console.print(f"{stage}: {count} done")
+
+    def _publish(self, stage: str, share: float) -> None:
+        if stage not in self.published:
+            self.published[stage] = (create_progress_artifact(share * 100, key=f"ddoq-{stage}"), share)
+            return
+        artifact_id, before = self.published[stage]
+        if share != before:
+            update_progress_artifact(artifact_id, share * 100)
+            self.published[stage] = (artifact_id, share)

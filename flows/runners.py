@@ -1,0 +1,46 @@
+"""Where tasks run. The only place that knows Dask's settings.
+
+A local cluster has one single-threaded worker process per core, unless DDOQ_WORKERS says how many; DDOQ_CLUSTER
+is the address of an existing scheduler, e.g. tcp://10.0.0.1:8786.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import dask
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect_dask import DaskTaskRunner
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskRunner[Any]:
+    """A runner on an existing scheduler, or on a local cluster of single-threaded worker processes."""
+    cluster = cluster or os.environ.get("DDOQ_CLUSTER")
+    workers = workers or int(os.environ.get("DDOQ_WORKERS", 0)) or len(os.sched_getaffinity(0))
+    if cluster:
+        return DaskTaskRunner(address=cluster)
+    dask.config.set(
+        {
+            "distributed.worker.daemon": False,  # tasks may start processes of their own
+            "distributed.scheduler.allowed-failures": 3,  # a worker may die; a task that kills them ends the run
+            "distributed.admin.low-level-log-length": 0,
+            "distributed.nanny.pre-spawn-environ": {name: "1" for name in THREAD_VARIABLES},
+        }
+    )
+    return DaskTaskRunner(
+        cluster_kwargs={
+            "n_workers": workers,
+            "threads_per_worker": 1,
+            "host": "127.0.0.1",
+            "dashboard_address": None,
+            "silence_logs": "error",
+        }
+    )
+
+
+def local_runner() -> TaskRunner[Any]:
+    """A runner for runs that have nothing to compute: starts no process."""
+    return ThreadPoolTaskRunner(max_workers=1)
