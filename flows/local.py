@@ -30,27 +30,12 @@ def execute(
 ) -> dict[str, Any]:
     """Run `distill` or one stage's flow here. Raises RunFailed."""
     from flows import distill as flows
-    from flows.runners import dask_runner, local_runner
+    from flows.runners import dask_runner
 
     chosen = getattr(flows, only or "distill")
-    idle = only is None and nothing_to_do(recipe, root)
-    runner = local_runner() if idle else dask_runner(cluster, workers)
     try:
-        return chosen.with_options(task_runner=runner)(recipe, root=str(root))
+        return chosen.with_options(task_runner=dask_runner(cluster, workers))(recipe, root=str(root))
     except NotDone:
         raise
     except Exception as error:
         raise RunFailed(f"{type(error).__name__}: {error}") from error
-
-
-def nothing_to_do(recipe: Recipe, root: Path) -> bool:
-    """Whether every artifact of the recipe is complete."""
-    from flows.dag import distillation
-    from flows.run import Run
-
-    plan = Run(recipe, root, submit=False)
-    try:
-        distillation(plan)
-    except NotDone:
-        return False
-    return not plan.pending

@@ -36,19 +36,13 @@ class Job:
 class Run:
     """Walks the DAG for one recipe. Adding a job submits its tasks, or finds its artifact complete.
 
-    submit  False plans only: nothing is started, and `pending` tells what a run would do
-    only    the one stage that may be worked on; its parents must be complete
+    only  the one stage that may be worked on; its parents must be complete
     """
 
-    def __init__(self, recipe: Recipe, root: Path, *, submit: bool = True, only: str | None = None) -> None:
-        self.recipe, self.root, self.submit, self.only = recipe, root.absolute(), submit, only
+    def __init__(self, recipe: Recipe, root: Path, *, only: str | None = None) -> None:
+        self.recipe, self.root, self.only = recipe, root.absolute(), only
         self.jobs: dict[str, Job] = {}
         self.index: Index | None = None
-
-    @property
-    def pending(self) -> list[Job]:
-        """Jobs whose artifacts were not complete when the run came to them."""
-        return [job for job in self.jobs.values() if not job.was_done]
 
     def by_stage(self) -> Iterator[tuple[str, list[Job]]]:
         """The run's jobs, stage by stage."""
@@ -76,7 +70,7 @@ class Run:
         settled = all(parent.was_done for parent in parents)
         job = Job(artifact, units, was_done=settled and artifact.is_done())
         self.jobs[str(artifact)] = job
-        if job.was_done or not self.submit:
+        if job.was_done:
             return artifact
         if self.only:
             for parent in artifact.parents.values():
@@ -91,11 +85,8 @@ class Run:
             return
         job = Job(artifact)
         before = _finished(artifact)
-        if self.submit:
-            task(artifact, *arguments)
-            job.was_done = before is not None and _finished(artifact) == before
-        else:
-            job.was_done = before is not None
+        task(artifact, *arguments)
+        job.was_done = before is not None and _finished(artifact) == before
         self.jobs[str(artifact)] = job
 
     def wait(self) -> None:

@@ -1,16 +1,18 @@
 """Where tasks run. The only place that knows Dask's settings.
 
 A local cluster has one single-threaded worker process per core, unless DDOQ_WORKERS says how many; DDOQ_CLUSTER
-is the address of an existing scheduler, e.g. tcp://10.0.0.1:8786.
+is the address of an existing scheduler, e.g. tcp://10.0.0.1:8786. The cluster starts with the first task that is
+submitted: a run with nothing to do starts no process.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
 import dask
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -36,11 +38,6 @@ def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskR
             "threads_per_worker": 1,
             "host": "127.0.0.1",
             "dashboard_address": None,
-            "silence_logs": "error",
+            "silence_logs": logging.ERROR,
         }
     )
-
-
-def local_runner() -> TaskRunner[Any]:
-    """A runner for runs that have nothing to compute: starts no process."""
-    return ThreadPoolTaskRunner(max_workers=1)
