@@ -46,7 +46,7 @@ class Cells:
     def distances(self) -> Float:
         """Squared distances of every point to every cell mean, (K, n); an empty cell is infinitely far."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            d = self.products * (-2 / self.counts)[:, None].astype(self.gram.dtype)
+            d: Float = self.products * (-2 / self.counts)[:, None].astype(self.gram.dtype)
             d += (self.norms / self.counts**2)[:, None].astype(self.gram.dtype)
         d += self.squares.astype(self.gram.dtype)
         d[self.counts == 0] = np.inf
