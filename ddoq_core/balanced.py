@@ -20,7 +20,7 @@ def balance(x: Points, assignment: Index, num_points: int) -> Index:
 
     Counts differ by one at most. Each step solves min_π Σ π_ik |x_i − c_k|² over equal marginals exactly,
     then moves c to the means. Source: Cuturi & Doucet, "Fast computation of Wasserstein barycenters" (2014),
-    §4: free support, uniform weights.
+    with free support and uniform weights.
     """
     for _ in range(MAX_STEPS):
         centroids = partition.cell_means(x, assignment, num_points)

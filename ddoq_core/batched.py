@@ -34,7 +34,7 @@ def quantize_batch(
 ) -> list[Quantization]:
     """Quantise each class (n_c, d) into `num_points` points, as `quantize` does with the class's own seed.
 
-    device     CUDA where there is one, else CPU, unless given
+    device     CUDA where there is one, else CPU (correct there, but slower than `quantize`), unless given
     max_bytes  device memory for the classes that are worked on together
     A class gives the same result whatever others are in the batch, up to rounding. It differs from that of
     `quantize` as another order of moves does, by a fraction of a percent of inertia. Classes of K points, or

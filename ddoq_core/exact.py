@@ -53,6 +53,13 @@ def polish(cells: Cells) -> None:
             break
 
 
+def settle(cells: Cells) -> None:
+    """Lloyd to rest: at once where single moves have ended, else where only gains under the noise remain."""
+    for _ in range(MAX_SWEEPS):
+        if not cells.lloyd_step():
+            break
+
+
 def _by_gram(x: Points, num_points: int, num_starts: int, seed: np.random.SeedSequence) -> Index:
     gram = gram_matrix(x)
     best: Cells | None = None
@@ -62,6 +69,7 @@ def _by_gram(x: Points, num_points: int, num_starts: int, seed: np.random.SeedSe
         if best is None or cells.inertia < best.inertia:
             best = cells
     assert best is not None
+    settle(best)
     return best.assignment
 
 

@@ -46,7 +46,7 @@ class Cells:
     def distances(self) -> Float:
         """Squared distances of every point to every cell mean, (K, n); an empty cell is infinitely far."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            d = self.products * (-2 / self.counts)[:, None].astype(self.gram.dtype)
+            d: Float = self.products * (-2 / self.counts)[:, None].astype(self.gram.dtype)
             d += (self.norms / self.counts**2)[:, None].astype(self.gram.dtype)
         d += self.squares.astype(self.gram.dtype)
         d[self.counts == 0] = np.inf
@@ -136,7 +136,7 @@ def seed_points(gram: Float, num_points: int, seeds: Sequence[np.random.SeedSequ
     """Greedy k-means++ for all starts at once: indices of the chosen points, (starts, K).
 
     Each next point is the best of 2 + ⌊ln K⌋ candidates drawn with probability ∝ D². A start depends on its
-    own seed only. Source: Arthur & Vassilvitskii (SODA 2007), the greedy variant of their §5.
+    own seed only. Source: Arthur & Vassilvitskii (SODA 2007), in the greedy variant they name.
     """
     n, squares, uniform = len(gram), gram.diagonal(), uniform_numbers(seeds, num_points)
     starts, chosen = np.arange(len(seeds)), np.empty((len(seeds), num_points), np.intp)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Points = NDArray[np.float32]
 Index = NDArray[np.intp]
 
-BLOCK_BYTES = 64 << 20  # working memory of one block of points
+BLOCK_BYTES = 4 << 20  # points worked on at once: what a processor's cache holds
 
 
 @dataclass(frozen=True)

@@ -63,9 +63,9 @@ def quantize(
     """Quantise the points z (n, d), float16 or float32, into `num_points` = K weighted points.
 
     method      "exact": Lloyd and Hartigan–Wong moves from `num_starts` k-means++ starts, the best one wins
-                "stream": one pass of mini-batch k-means in the given order (the paper's, D4M's way)
+                "stream": one pass of mini-batch k-means in the given order (as D4M and the paper)
                 "stream-d4m": the same, dropping the points of the last incomplete batch as D4M does
-                "clvq": one pass of competitive learning, shuffled by the seed (the paper's Algorithm 1)
+                "clvq": one pass of competitive learning, shuffled by the seed (CLVQ as the paper defines it)
                 "balanced": cells of equal counts up to one, from the exact start: a uniform barycenter
                 "random": K of the points themselves
     batch_size  of the streams; K unless given, as in D4M's scripts

@@ -39,7 +39,7 @@ def clvq(
 
     The winner moves by z ← z − γ(z − ξ), with γ = 1/v, v the points it has won (mini-batch k-means of batch
     1), or γ_t = a/(a + b·t) for `step` = (a, b). The first K points are the first centroids.
-    Source: arXiv 2501.07681, Algorithm 1; Pagès, "Introduction to vector quantization" (2015), §3.2.
+    Source: arXiv 2501.07681; Pagès, "Introduction to vector quantization" (ESAIM Proc. 2015).
     """
     if step is not None and not (step[0] > 0 and step[1] >= 0):
         raise ValueError(f"step (a, b) needs a > 0 and b ≥ 0, got {step}")

@@ -28,15 +28,15 @@ from threadpoolctl import threadpool_limits
 from ddoq_core import Quantization, class_weights, quantize
 from ddoq_core.partition import assign
 from ddoq_core.quantize import Method
-from ddoq_core.wasserstein import effective_dimension, w2
+from ddoq_core.wasserstein import w2
 from tests.bench import latents
 from tests.bench.latents import Latents
+from tests.bench.w2_curve import draw_curves
 
 DIMENSIONS = (4096, 16384)
 SIZES = (10, 50, 200)
 NUM_RUNS = 20
 OURS_EVERY = 5  # our timings are spread among the peer's runs, so that both meet the same machine
-CURVE = (1, 2, 5, 10, 20, 50, 100, 200)
 RANDOM_SEEDS = range(5)
 
 console = Console(width=150)
@@ -82,7 +82,7 @@ def exact_inertia(z: Points, centroids: Points) -> float:
 
 
 def race(num_runs: int) -> dict[str, float]:
-    """Must-show line 1."""
+    """The race of part 1: all rows as a table, and the worst of each figure."""
     table = Table(
         "d", "K", "inertia / best of runs", "/ faiss", "ours s", f"{num_runs} runs s", "ratio", "1 run s"
     )
@@ -133,7 +133,7 @@ def w2_rows(z: Points, num_points: int) -> tuple[dict[str, float], float]:
 
 
 def distances(data: Latents) -> dict[str, Any]:
-    """Must-show line 2 for one set of latents: W2 averaged over its classes, and what it is below D4M's."""
+    """Part 2 for one set of latents: W2 averaged over its classes, and by how much it is below D4M's."""
     sizes = [k for k in (10, 50) if k < min(len(z) for z in data.classes.values())]
     table = Table("centres + weights", title=f"W2 to the class, mean over classes, by POT: {data.name}")
     columns: list[dict[str, float]] = []
@@ -154,48 +154,6 @@ def distances(data: Latents) -> dict[str, Any]:
         )
     console.print(table)
     return result
-
-
-def curve(data: Latents, axis: Any) -> dict[str, Any]:
-    """Must-show line 3 for one set of latents: W2 against K for every class, drawn and fitted."""
-    smallest = min(len(z) for z in data.classes.values())
-    sizes = [k for k in CURVE if k < smallest]
-    curves = {m: _curve(data, sizes, m) for m in ("exact", "random")}  # (classes, m)
-    table = Table(
-        "centres, masses", *(f"K = {k}" for k in sizes), "d_eff", title=f"W2 against K: {data.name}"
-    )
-    dimension = {m: effective_dimension(sizes, values) for m, values in curves.items()}
-    for method, values in curves.items():
-        table.add_row(method, *(f"{v:.3f}" for v in values.mean(axis=0)), f"{dimension[method]:.1f}")
-        axis.loglog(sizes, values.T, color="C0" if method == "exact" else "C1", linewidth=0.6, alpha=0.5)
-        label = f"{method}: d_eff = {dimension[method]:.1f}"
-        axis.loglog(sizes, np.exp(np.log(values).mean(axis=0)), "o-", label=label)
-    axis.set(xlabel="K", ylabel="W2 to the class", title=data.name)
-    axis.legend()
-    console.print(table)
-    by_class = [effective_dimension(sizes, row) for row in curves["exact"]]
-    console.print(f"effective dimension of single classes: {min(by_class):.1f} to {max(by_class):.1f}")
-    return {"latents": data.name, "d_eff": round(dimension["exact"], 2)}
-
-
-def _curve(data: Latents, sizes: list[int], method: Any) -> NDArray[np.float64]:
-    return np.array([[quantize(z, k, method=method).w2 for k in sizes] for z in data.classes.values()])
-
-
-def draw_curves(sets: list[Latents], path: Path) -> list[dict[str, Any]]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, len(sets), figsize=(6 * len(sets), 4.5), squeeze=False, layout="constrained"
-    )
-    found = [curve(data, axis) for data, axis in zip(sets, axes[0], strict=True)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    console.print(f"figure: {path}")
-    return found
 
 
 def main() -> None:

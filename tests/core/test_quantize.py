@@ -123,6 +123,15 @@ def test_far_from_the_origin_nothing_is_lost() -> None:
     np.testing.assert_allclose(far.centroids, near.centroids + 1000, atol=1e-3)
 
 
+def test_beside_a_far_outlier_every_point_still_has_its_nearest_centroid() -> None:
+    z = np.random.default_rng(0).standard_normal((1200, 900)).astype(np.float32)
+    z[0] *= 1e4
+    q = quantize(z, 8)
+    squares = np.array([np.square(z - c, dtype=np.float64).sum(axis=1) for c in q.centroids])  # (K, n)
+    own = squares[q.assignment, np.arange(len(z))]
+    assert (own <= squares.min(axis=0) * (1 + 1e-5)).all()
+
+
 def test_float16_points_are_taken_at_their_values() -> None:
     z = blobs(150, 8, seed=5).astype(np.float16)
     half, single = quantize(z, 6), quantize(z.astype(np.float32), 6)
