@@ -31,9 +31,7 @@ def augment(
     return x
 
 
-def cutmix(
-    x: torch.Tensor, w: torch.Tensor, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def cutmix(x: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """One box of a permuted batch pasted into every picture (arXiv 1905.04899, Beta(1, 1)), and the mixed weights.
 
     w ← a·w + (1 − a)·w_perm with a the share of the area that is kept. x (B, 3, S, S), w (B,).

@@ -54,9 +54,7 @@ def quantize_batch(
     return results
 
 
-def _groups(
-    classes: Sequence[ArrayLike], num_points: int, num_starts: int, max_bytes: int
-) -> Iterator[range | int]:
+def _groups(classes: Sequence[ArrayLike], num_points: int, num_starts: int, max_bytes: int) -> Iterator[range | int]:
     """Runs of neighbouring classes that fit `max_bytes` together, and single classes for the plain path."""
     start, largest = 0, 0
     for c, z in enumerate(classes):
@@ -88,9 +86,7 @@ def _together(
     uniform = np.stack([gram.uniform_numbers(s, num_points) for s in starts])  # (B, R, K, trials)
     x = x.to(device)
     with _full_float32():
-        best = _best_partitions(
-            x, real.to(device), torch.from_numpy(uniform).to(device), num_points
-        )  # (B, N)
+        best = _best_partitions(x, real.to(device), torch.from_numpy(uniform).to(device), num_points)  # (B, N)
         found = zip(data, x, best, strict=True)
         return [_measured(*one, num_points, num_starts) for one in found]
 

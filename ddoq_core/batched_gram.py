@@ -34,9 +34,7 @@ class BatchCells:
         """Sums of every cell from scratch: P = H G, one wide product."""
         batch, n = self.gram.shape[:2]
         cells = torch.arange(self.num_points, device=self.gram.device)[:, None]
-        h = ((self.assignment[:, :, None] == cells) & self.real[:, None, None]).to(
-            self.gram.dtype
-        )  # (B, R, K, N)
+        h = ((self.assignment[:, :, None] == cells) & self.real[:, None, None]).to(self.gram.dtype)  # (B, R, K, N)
         self.counts = h.sum(3)  # (B, R, K)
         self.products = (h.view(batch, -1, n) @ self.gram).view_as(h)
         self.norms = (self.products * h).sum(3)  # (B, R, K)

@@ -36,10 +36,24 @@ class Protocol:
         return augment(x, generator, shift_px=self.shift_px, resized_crop=self.resized_crop, flip=self.flip)
 
 
+@dataclass(frozen=True)
+class Accuracy:
+    """Fractions of images that are classified right; per_class is top-1 in label order."""
+
+    top1: float
+    top5: float
+    per_class: list[float]
+
+
 def train_teacher(
-    model: Classifier, images: NDArray[np.uint8], labels: NDArray[np.int64], protocol: Protocol, seed: int, keeper: Keeper
+    model: Classifier,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    protocol: Protocol,
+    seed: int,
+    keeper: Keeper,
 ) -> list[float]:
-    """Fit a classifier to real images (n, S, S, 3) by cross entropy. Returns its losses; the model ends in eval mode."""
+    """Fit a classifier to real images (n, S, S, 3) by cross entropy, ending in eval mode. Returns losses."""
     x, y = to_unit(images), torch.from_numpy(labels)
     per_epoch = math.ceil(len(x) / protocol.batch_size)
     num_steps = protocol.num_epochs * per_epoch
@@ -90,9 +104,7 @@ def train_student(
     return losses
 
 
-def soft_label_loss(
-    student: torch.Tensor, teacher: torch.Tensor, w: torch.Tensor, temperature: float
-) -> torch.Tensor:
+def soft_label_loss(student: torch.Tensor, teacher: torch.Tensor, w: torch.Tensor, temperature: float) -> torch.Tensor:
     """(1/B) Σ w_i KL(softmax(t_i/T) ‖ softmax(s_i/T)), no T² factor (FKD as in arXiv 2306.13092). Logits (B, C)."""
     target = F.log_softmax(teacher.clone() / temperature, dim=1)
     kl = F.kl_div(F.log_softmax(student / temperature, dim=1), target, reduction="none", log_target=True).sum(1)
@@ -114,10 +126,10 @@ def predict(model: Classifier, images: NDArray[np.uint8], batch_size: int = 256)
     return np.asarray(torch.cat(parts).numpy())
 
 
-def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float | list[float]]:
-    """top1, top5 and per_class top-1, all as fractions."""
+def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Accuracy:
+    """Accuracy of logits (n, C) against labels (n,)."""
     ranked = np.argsort(-logits, axis=1)
     hit = ranked[:, 0] == labels
     per_class = [float(hit[labels == c].mean()) for c in range(logits.shape[1]) if (labels == c).any()]
     top5 = (ranked[:, :5] == labels[:, None]).any(1)
-    return {"top1": float(hit.mean()), "top5": float(top5.mean()), "per_class": per_class}
+    return Accuracy(float(hit.mean()), float(top5.mean()), per_class)

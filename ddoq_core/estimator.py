@@ -13,7 +13,7 @@ from ddoq_core import partition
 from ddoq_core.quantize import Method, quantize
 
 
-class Quantizer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
+class Quantizer(ClusterMixin, BaseEstimator):
     """`quantize` with scikit-learn's names: parameters as of KMeans, and `method` as of `quantize`.
 
     After `fit`: cluster_centers_ (K, d) float32, labels_ (n,) int32, counts_ (K,) int64, inertia_, w2_, and
@@ -31,9 +31,7 @@ class Quantizer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: ArrayLike, y: Any = None) -> Quantizer:  # noqa: N803
         """Quantise X (n, d); y is ignored. Raises ValueError where n < n_clusters."""
         points = validate_data(self, X, dtype=np.float32, ensure_min_samples=self.n_clusters)
-        q = quantize(
-            points, self.n_clusters, method=self.method, seed=self.random_state, num_starts=self.n_init
-        )
+        q = quantize(points, self.n_clusters, method=self.method, seed=self.random_state, num_starts=self.n_init)
         self.cluster_centers_, self.labels_, self.counts_ = q.centroids, q.assignment, q.counts
         self.inertia_, self.w2_, self.medoid_indices_ = q.inertia, q.w2, q.medoids
         return self

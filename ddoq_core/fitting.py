@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -70,7 +71,7 @@ def fit(
         twentieth = step * 20 // num_steps
         losses[twentieth] += value.item()
         keeper.tell(step + 1, num_steps, f"loss {value.item():.4f}")
-        keeper.save(lambda step=step: {"step": step + 1, "losses": losses, **_states(parts)})
+        keeper.save(partial(_state, step + 1, losses, parts))
     return [total / count for k, total in enumerate(losses) if (count := _steps_of(k, num_steps))]
 
 
@@ -97,8 +98,8 @@ def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str,
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def _states(parts: dict[str, Stateful]) -> dict[str, Any]:
-    return {name: part.state_dict() for name, part in parts.items()}
+def _state(step: int, losses: list[float], parts: dict[str, Stateful]) -> dict[str, Any]:
+    return {"step": step, "losses": losses, **{name: part.state_dict() for name, part in parts.items()}}
 
 
 def _steps_of(twentieth: int, num_steps: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import timm
@@ -34,38 +35,44 @@ class Classifier(nn.Module):
         return self.network((x - self.mean) / self.std)
 
 
-def build_classifier(
-    architecture: str, num_classes: int, size_px: int, *, seed: int = 0, pretrained: bool = False
-) -> Classifier:
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """What a classifier is built from: a timm model name or "convnet-D-W", and the shape of its task."""
+
+    architecture: str
+    num_classes: int
+    size_px: int
+
+
+def build_classifier(spec: ClassifierSpec, *, seed: int = 0, pretrained: bool = False) -> Classifier:
     """A fresh classifier, its weights drawn from the seed, or timm's pretrained one with its normalisation.
 
-    architecture  a timm model name, or "convnet-D-W": D blocks of width W with instance norm (arXiv 2006.05929)
-    Raises ValueError for a name that is neither.
+    "convnet-D-W" is D blocks of width W with instance norm (arXiv 2006.05929).
+    Raises ValueError for an architecture that is neither that nor in timm.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if match := CONVNET.fullmatch(architecture):
-            network = _convnet(int(match["depth"]), int(match["width"]), num_classes, size_px)
-        elif timm.is_model(architecture.split(".")[0]):
-            network = timm.create_model(architecture, num_classes=num_classes, pretrained=pretrained)
+        if match := CONVNET.fullmatch(spec.architecture):
+            network = _convnet(int(match["depth"]), int(match["width"]), spec.num_classes, spec.size_px)
+        elif timm.is_model(spec.architecture.split(".")[0]):
+            network = timm.create_model(spec.architecture, num_classes=spec.num_classes, pretrained=pretrained)
         else:
-            raise ValueError(f"architecture {architecture!r} is neither a timm model nor convnet-DEPTH-WIDTH")
+            raise ValueError(f"architecture {spec.architecture!r} is neither a timm model nor convnet-DEPTH-WIDTH")
     if pretrained:
         described = resolve_model_data_config(network)
         return Classifier(network, described["mean"], described["std"])
     return Classifier(network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-def save_classifier(model: Classifier, folder: Path, *, architecture: str, num_classes: int, size_px: int) -> None:
+def save_classifier(model: Classifier, spec: ClassifierSpec, folder: Path) -> None:
     """Write model.safetensors and config.json."""
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
-    config = {"architecture": architecture, "num_classes": num_classes, "size_px": size_px}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(asdict(spec)))
 
 
 def load_classifier(folder: Path) -> Classifier:
     """Read what save_classifier wrote, in eval mode."""
-    model = build_classifier(**json.loads((folder / "config.json").read_text()))
+    model = build_classifier(ClassifierSpec(**json.loads((folder / "config.json").read_text())))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval().requires_grad_(False)
 

@@ -130,9 +130,7 @@ def check_points(z: ArrayLike, num_points: int) -> Points:
     """The points as a float32 array (n, d), or a ValueError that says what is wrong with them or with K."""
     z = np.ascontiguousarray(z, dtype=np.float32)
     if z.ndim != 2 or z.shape[1] == 0:
-        raise ValueError(
-            f"points must be an (n, d) array, got shape {z.shape}; flatten latents to (n, C·H·W)"
-        )
+        raise ValueError(f"points must be an (n, d) array, got shape {z.shape}; flatten latents to (n, C·H·W)")
     if not 1 <= num_points <= len(z):
         raise ValueError(f"{num_points} points asked for, but the class has {len(z)}; ask for 1 to {len(z)}")
     if not np.isfinite(z).all():

@@ -32,9 +32,7 @@ def stream(
     return np.asarray(model.cluster_centers_, dtype=np.float32)
 
 
-def clvq(
-    x: Points, num_points: int, seed: np.random.SeedSequence, step: tuple[float, float] | None
-) -> Points:
+def clvq(x: Points, num_points: int, seed: np.random.SeedSequence, step: tuple[float, float] | None) -> Points:
     """Centroids (K, d) after one pass of competitive learning over x (n, d), shuffled by the seed.
 
     The winner moves by z ← z − γ(z − ξ), with γ = 1/v, v the points it has won (mini-batch k-means of batch

@@ -61,9 +61,7 @@ class TAEF2(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """Latents (B, 32, H/8, W/8) of images (B, 3, H, W) in [0, 1]; H and W must be multiples of 8."""
         if images.shape[-1] % DOWNSCALE or images.shape[-2] % DOWNSCALE:
-            raise ValueError(
-                f"image sides must be multiples of {DOWNSCALE} px, got {tuple(images.shape[-2:])}"
-            )
+            raise ValueError(f"image sides must be multiples of {DOWNSCALE} px, got {tuple(images.shape[-2:])}")
         latents: Tensor = self.encoder(images)
         return latents
 
@@ -102,9 +100,7 @@ def _encoder() -> nn.Sequential:
 
 
 def _decoder() -> nn.Sequential:
-    up = [
-        [*_blocks(pooled), nn.Upsample(scale_factor=2), _conv(bias=False)] for pooled in (True, False, False)
-    ]
+    up = [[*_blocks(pooled), nn.Upsample(scale_factor=2), _conv(bias=False)] for pooled in (True, False, False)]
     return nn.Sequential(
         Clamp(),
         nn.Conv2d(LATENT_CHANNELS, WIDTH, 3, padding=1),

@@ -32,7 +32,9 @@ Ipc = Annotated[int | None, typer.Option("--ipc", help="images per class, instea
 Set = Annotated[list[str] | None, typer.Option("--set", help="another setting, e.g. --set decode.strength=0.2")]
 Root = Annotated[Path, typer.Option("--root", help="the folder of all artifacts")]
 Cluster = Annotated[str | None, typer.Option("--cluster", help="address of a Dask scheduler, e.g. tcp://10.0.0.1:8786")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="local worker processes; one per core if not given")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="local worker processes; one per core if not given")
+]
 
 
 @app.command("recipes")
@@ -97,7 +99,9 @@ def verify(root: Annotated[Path, typer.Argument(help="a run root or one artifact
         damaged = [line for folder in folders for line in verify_folder(folder)]
     for line in damaged:
         console.print(line, soft_wrap=True)
-    console.print(f"{len(folders)} artifacts read, {len(damaged)} damaged files" + (": run the recipe again" if damaged else ""))
+    console.print(
+        f"{len(folders)} artifacts read, {len(damaged)} damaged files" + (": run the recipe again" if damaged else "")
+    )
     raise typer.Exit(1 if damaged else 0)
 
 

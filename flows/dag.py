@@ -75,14 +75,10 @@ def _cluster(run: Run, latents: Artifact, method: str, seed: int) -> Artifact:
     config, _, _ = run.recipe.settings_of(method)
     settings = {**config.model_dump(), "num_points": run.recipe.ipc, "seed": seed}
     artifact = Artifact(run.root, "cluster", cluster.VERSION, settings, {"encode": latents}, label=config.method)
-    return run.add(
-        artifact, cluster.cluster, config, run.recipe.ipc, seed, per_class=True, units=_num_classes(run)
-    )
+    return run.add(artifact, cluster.cluster, config, run.recipe.ipc, seed, per_class=True, units=_num_classes(run))
 
 
-def _decode(
-    run: Run, prototypes: Artifact, model: Artifact, diffusion: Artifact, method: str, seed: int
-) -> Artifact:
+def _decode(run: Run, prototypes: Artifact, model: Artifact, diffusion: Artifact, method: str, seed: int) -> Artifact:
     _, config, _ = run.recipe.settings_of(method)
     parents = {"cluster": prototypes}
     if config.method != "medoid":
@@ -90,10 +86,10 @@ def _decode(
     if config.method == "diffusion":
         parents["prior"] = diffusion
     settings = decode.identity(config, seed)
-    artifact = Artifact(run.root, "decode", decode.VERSION, settings, parents, label=f"{prototypes.label}-{config.method}")
-    return run.add(
-        artifact, decode.decode, config, run.recipe.images, seed, per_class=True, units=_num_classes(run)
+    artifact = Artifact(
+        run.root, "decode", decode.VERSION, settings, parents, label=f"{prototypes.label}-{config.method}"
     )
+    return run.add(artifact, decode.decode, config, run.recipe.images, seed, per_class=True, units=_num_classes(run))
 
 
 def _train(

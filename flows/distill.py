@@ -50,9 +50,7 @@ def execute(
     return _publish(recipe, run.root, artifacts, rows)
 
 
-def _publish(
-    recipe: Recipe, root: Path, artifacts: dict[str, Artifact], rows: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _publish(recipe: Recipe, root: Path, artifacts: dict[str, Artifact], rows: list[dict[str, Any]]) -> dict[str, Any]:
     folder = link_newest(root, recipe.name, artifacts)
     found = results(artifacts["report"])
     create_markdown_artifact(to_markdown(recipe, found), key="ddoq-report", description=recipe.name)

@@ -6,6 +6,7 @@ import contextvars
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -84,7 +85,7 @@ class _Watcher:
 
     def _publish(self, stage: str, share: float) -> None:
         if stage not in self.published:
-            self.published[stage] = (create_progress_artifact(share * 100, key=f"ddoq-{stage}"), share)
+            self.published[stage] = (cast(UUID, create_progress_artifact(share * 100, key=f"ddoq-{stage}")), share)
             return
         artifact_id, before = self.published[stage]
         if share != before:

@@ -22,6 +22,7 @@ def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskR
     """A runner on an existing scheduler, or on a local cluster of single-threaded worker processes."""
     cluster = cluster or os.environ.get("DDOQ_CLUSTER")
     workers = workers or int(os.environ.get("DDOQ_WORKERS", 0)) or len(os.sched_getaffinity(0))
+    logging.getLogger("distributed").setLevel(logging.ERROR)
     if cluster:
         return DaskTaskRunner(address=cluster)
     dask.config.set(
@@ -29,7 +30,7 @@ def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskR
             "distributed.worker.daemon": False,  # tasks may start processes of their own
             "distributed.scheduler.allowed-failures": 3,  # a worker may die; a task that kills them ends the run
             "distributed.admin.low-level-log-length": 0,
-            "distributed.nanny.pre-spawn-environ": {name: "1" for name in THREAD_VARIABLES},
+            "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREAD_VARIABLES, "1"),
         }
     )
     return DaskTaskRunner(

@@ -20,9 +20,17 @@ def stage_rows(run: Run) -> list[dict[str, Any]]:
     for stage, jobs in run.by_stage():
         ran = [job for job in jobs if not job.was_done]
         seconds = sum(sum(job.artifact.record().seconds.values()) for job in ran)
-        state = "cached" if not ran else "ran" if len(ran) == len(jobs) else f"ran {len(ran)}, cached {len(jobs) - len(ran)}"
+        state = (
+            "cached"
+            if not ran
+            else "ran"
+            if len(ran) == len(jobs)
+            else f"ran {len(ran)}, cached {len(jobs) - len(ran)}"
+        )
         units = sum(job.units for job in jobs)
-        rows.append({"stage": stage, "state": state, "artifacts": len(jobs), "units": units, "seconds": round(seconds, 1)})
+        rows.append(
+            {"stage": stage, "state": state, "artifacts": len(jobs), "units": units, "seconds": round(seconds, 1)}
+        )
     return rows
 
 
@@ -56,7 +64,11 @@ def show(console: Console, recipe: Recipe, found: dict[str, Any], seconds: float
     if "results" not in found:
         return
     accuracies = Table(
-        "method", "student", "top-1 %", "W2", title=f"{recipe.ipc} images per class, {len(recipe.seeds)} seeds, last epoch"
+        "method",
+        "student",
+        "top-1 %",
+        "W2",
+        title=f"{recipe.ipc} images per class, {len(recipe.seeds)} seeds, last epoch",
     )
     for row in found["results"]:
         accuracies.add_row(row["method"], row["architecture"], spread(row), f"{row['w2']:.3f}")

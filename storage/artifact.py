@@ -104,6 +104,7 @@ class Artifact:
         identity: str | None = None,
     ) -> None:
         self.root, self.stage, self.version = root, stage, version
+        self.identity: str
         self.config = json.loads(canonical_json(config))
         self.parents = dict(parents or {})
         chain = {name: parent.identity for name, parent in self.parents.items()}
@@ -233,7 +234,9 @@ class Artifact:
             content=sha256_of(contents),
             units=contents,
             facts=dict(facts or {}),
-            seconds={key: round(sum(c.get(key, 0.0) for c in clocks), 3) for key in sorted({k for c in clocks for k in c})},
+            seconds={
+                key: round(sum(c.get(key, 0.0) for c in clocks), 3) for key in sorted({k for c in clocks for k in c})
+            },
             peak_bytes=max((mark.peak_bytes for mark in present), default=0),
             versions=versions(),
             finished=time.time(),

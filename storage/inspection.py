@@ -31,7 +31,9 @@ def describe(path: Path) -> str:
     folder = _artifact(path)
     record = _record(folder)
     marks = _marks(folder)
-    lines = [f"{folder.parent.name}/{folder.name}: " + ("complete" if record else f"not complete, {len(marks)} units so far")]
+    lines = [
+        f"{folder.parent.name}/{folder.name}: " + ("complete" if record else f"not complete, {len(marks)} units so far")
+    ]
     if record:
         missing = [unit for unit in record.units if unit not in marks]
         lines += [f"settings: {record.config}", f"made from: {record.parents}", f"units: {len(record.units)}"]

@@ -59,13 +59,16 @@ class DigitsSource:
         return np.round(bunch.images * (255 / 16)).astype(np.uint8), bunch.target
 
     def items(self) -> list[Item]:
+        """See Source."""
         _, labels = self._digits
         return [Item(f"{i:04d}", str(label), "", 64, 0) for i, label in enumerate(labels)]
 
     def read(self, path: str) -> bytes:
+        """See Source."""
         return self._digits[0][int(path)].tobytes()
 
     def open(self, path: str) -> Image.Image:
+        """See Source."""
         return Image.fromarray(self._digits[0][int(path)])
 
 
@@ -76,6 +79,7 @@ class FolderSource:
         self.root = root
 
     def items(self) -> list[Item]:
+        """See Source."""
         if not self.root.is_dir():
             raise SourceError(f"data folder {self.root} does not exist: give the path of a folder of class folders")
         has_splits = (self.root / "train").is_dir()
@@ -98,9 +102,11 @@ class FolderSource:
         return found
 
     def read(self, path: str) -> bytes:
+        """See Source."""
         return (self.root / path).read_bytes()
 
     def open(self, path: str) -> Image.Image:
+        """See Source."""
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             try:

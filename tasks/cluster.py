@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from prefect import task
-from prefect.states import State
+from typing import Any
+
+from numpy.typing import NDArray
+from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
@@ -60,7 +62,7 @@ def cluster(
             )
             facts = {f"w2_{rule}": w2(flat, found.centroids, class_weights(found.counts, rule)) for rule in WEIGHTINGS}
         with clock("write"):
-            arrays = {
+            arrays: dict[str, NDArray[Any]] = {
                 "centroids": found.centroids.reshape(num_points, *z.shape[1:]),
                 "counts": found.counts,
                 "assignment": found.assignment,

@@ -113,7 +113,9 @@ class PriorConfig(Settings):
         if self.kind == "trained" and (self.train is None or self.weights):
             raise ValueError("a prior of kind 'trained' has `train` and no `weights`")
         if self.kind != "trained" and (self.weights is None or self.train):
-            raise ValueError(f"a prior of kind {self.kind!r} has `weights` (a diffusers folder or hub name), no `train`")
+            raise ValueError(
+                f"a prior of kind {self.kind!r} has `weights` (a diffusers folder or hub name), no `train`"
+            )
         return self
 
 

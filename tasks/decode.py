@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from prefect import task
-from prefect.states import State
+from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from prefect import task
-from prefect.states import State
+from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock

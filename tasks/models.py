@@ -50,9 +50,7 @@ def load_classifier(artifact: Artifact) -> Any:
 
 def load_prior(artifact: Artifact, decode: DecodeConfig, class_names: tuple[str, ...]) -> Any:
     """The diffusion prior of a prior artifact, conditioned on the recipe's classes."""
-    return _prior(
-        str(artifact.path / MODEL), artifact.content(), class_names, decode.prompt, decode.negative_prompt
-    )
+    return _prior(str(artifact.path / MODEL), artifact.content(), class_names, decode.prompt, decode.negative_prompt)
 
 
 @lru_cache(maxsize=2)

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from prefect import task
-from prefect.states import Completed, State
+from prefect import State, task
+from prefect.states import Completed
 
 from storage.artifact import Artifact
 from storage.files import write_whole

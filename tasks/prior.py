@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from prefect import task
-from prefect.states import State
+from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from prefect import task
-from prefect.states import State
+from prefect import State, task
 
 from storage.artifact import Artifact, Record
 from storage.clock import Clock
@@ -72,7 +71,7 @@ def _row(artifact: Artifact, recipe: Recipe, method: str, architecture: str) -> 
     _, index = indexed(_shard_of(decoded))
     _, labels, w = distilled_set(decoded, index, weights)
     marks = decoded.parents["cluster"].marks().values()
-    distances = [mark.facts.get(f"w2_{weights}") for mark in marks]
+    distances = [mark.facts[key] for mark in marks if (key := f"w2_{weights}") in mark.facts]
     return {
         "method": method,
         "architecture": architecture,
@@ -82,7 +81,7 @@ def _row(artifact: Artifact, recipe: Recipe, method: str, architecture: str) -> 
         "top1_mean": fmean(top1),
         "top1_std": stdev(top1) if len(top1) > 1 else 0.0,
         "top1": top1,
-        "w2": fmean(distances) if None not in distances else None,
+        "w2": fmean(distances) if distances else None,
         "n_eff": fmean(effective_sample_size(w[labels == c]) for c in range(len(index.classes))),
     }
 

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from prefect import task
-from prefect.states import State
+from prefect import State, task
 from sklearn.model_selection import train_test_split
 
 from storage.artifact import Artifact

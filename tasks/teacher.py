@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from prefect import task
-from prefect.states import State
+from dataclasses import asdict
+
+from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
@@ -23,13 +24,14 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
         return cached(artifact)
     from ddoq_core import classify, networks
 
-    clock, losses = Clock(), []
+    clock = Clock()
+    losses: list[float] = []
     with clock("read"):
         shard, index = indexed(artifact.parents["shard"])
         held_out, truth = read_split(shard, index, "val", images)
         num_classes = len(index.classes)
-        shape = {"architecture": config.architecture, "num_classes": num_classes, "size_px": images.size_px}
-        model = networks.build_classifier(**shape, seed=config.seed, pretrained=config.weights == "pretrained")
+        spec = networks.ClassifierSpec(config.architecture, num_classes, images.size_px)
+        model = networks.build_classifier(spec, seed=config.seed, pretrained=config.weights == "pretrained")
     if config.weights is None:
         with clock("read"):
             real, labels = read_split(shard, index, "train", images)
@@ -46,11 +48,11 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
         networks.load_checkpoint(model, config.weights)
     with clock("compute"):
         found = classify.accuracy(classify.predict(model.eval(), held_out), truth)
-    if found["top1"] < config.min_gain / num_classes:
+    if found.top1 < config.min_gain / num_classes:
         raise WeightsError(
-            f"teacher {config.architecture} ({config.weights or 'trained here'}) has top-1 {found['top1']:.1%} on "
+            f"teacher {config.architecture} ({config.weights or 'trained here'}) has top-1 {found.top1:.1%} on "
             f"{len(truth)} held-out images, chance is {1 / num_classes:.1%}: check its training or its class order"
         )
-    with artifact.writing(MODEL, clock, {**found, "losses": losses}) as folder:
-        networks.save_classifier(model, folder, **shape)
+    with artifact.writing(MODEL, clock, {**asdict(found), "losses": losses}) as folder:
+        networks.save_classifier(model, spec, folder)
     return str(artifact)

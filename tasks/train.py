@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
-from prefect import task
-from prefect.states import State
+from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
@@ -37,9 +37,7 @@ def distilled_set(
 
 
 @task(task_run_name="train-{artifact.label}-{artifact.digest}")
-def train(
-    artifact: Artifact, config: TrainConfig, architecture: str, weights: Weighting, seed: int
-) -> State | str:
+def train(artifact: Artifact, config: TrainConfig, architecture: str, weights: Weighting, seed: int) -> State | str:
     """Train one student from scratch on the distilled set, with the teacher's soft labels."""
     if artifact.is_done():
         return cached(artifact)
@@ -50,8 +48,8 @@ def train(
         _, index = indexed(artifact.parents["shard"])
         pictures, _, w = distilled_set(artifact.parents["decode"], index, weights)
         labeller = load_classifier(artifact.parents["teacher"])
-        shape = {"architecture": architecture, "num_classes": len(index.classes), "size_px": pictures.shape[1]}
-        student = networks.build_classifier(**shape, seed=seed)
+        spec = networks.ClassifierSpec(architecture, len(index.classes), pictures.shape[1])
+        student = networks.build_classifier(spec, seed=seed)
     protocol = classify.Protocol(
         config.num_epochs,
         config.batch_size,
@@ -63,7 +61,7 @@ def train(
     with clock("compute"):
         losses = classify.train_student(student, labeller, pictures, w, protocol, seed, DiskKeeper(artifact))
     with artifact.writing(MODEL, clock, {"losses": losses}) as folder:
-        networks.save_classifier(student, folder, **shape)
+        networks.save_classifier(student, spec, folder)
     return str(artifact)
 
 
@@ -82,6 +80,6 @@ def evaluate(artifact: Artifact, images: ImageConfig) -> State | str:
         student = load(artifact.parents["train"].path / MODEL)
     with clock("compute"):
         found = classify.accuracy(classify.predict(student, held_out), truth)
-    with artifact.writing(METRICS, clock, {**found, "images": len(truth)}) as folder:
-        (folder / "metrics.json").write_text(json.dumps(found))
+    with artifact.writing(METRICS, clock, {**asdict(found), "images": len(truth)}) as folder:
+        (folder / "metrics.json").write_text(json.dumps(asdict(found)))
     return str(artifact)

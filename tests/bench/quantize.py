@@ -83,9 +83,7 @@ def exact_inertia(z: Points, centroids: Points) -> float:
 
 def race(num_runs: int) -> dict[str, float]:
     """The race of part 1: all rows as a table, and the worst of each figure."""
-    table = Table(
-        "d", "K", "inertia / best of runs", "/ faiss", "ours s", f"{num_runs} runs s", "ratio", "1 run s"
-    )
+    table = Table("d", "K", "inertia / best of runs", "/ faiss", "ours s", f"{num_runs} runs s", "ratio", "1 run s")
     table.add_column("faiss s")
     rows = []
     for d in DIMENSIONS:
@@ -142,24 +140,18 @@ def distances(data: Latents) -> dict[str, Any]:
         per_class = [w2_rows(z, num_points) for z in data.classes.values()]
         columns.append({row: mean(rows[row] for rows, _ in per_class) for row in per_class[0][0]})
         result["pot_gap"] = max(result["pot_gap"], max(gap for _, gap in per_class))
-        result[f"w2_reduction_k{num_points}"] = (
-            1 - columns[-1]["exact + mass"] / columns[-1]["stream-d4m + uniform"]
-        )
+        result[f"w2_reduction_k{num_points}"] = 1 - columns[-1]["exact + mass"] / columns[-1]["stream-d4m + uniform"]
         table.add_column(f"K = {num_points}", justify="right")
         table.add_column("against D4M", justify="right")
     for row in columns[0]:
         cells = [(c[row], c[row] / c["stream-d4m + uniform"] - 1) for c in columns]
-        table.add_row(
-            row, *(text for value, rel in cells for text in (f"{value:.3f}", f"{100 * rel:+.1f} %"))
-        )
+        table.add_row(row, *(text for value, rel in cells for text in (f"{value:.3f}", f"{100 * rel:+.1f} %")))
     console.print(table)
     return result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figure", type=Path, default=latents.ROOT / ".cache/bench/w2-against-k.png")
     parser.add_argument("--imagenette-per-class", type=int, default=latents.IMAGENETTE.per_class)
     parser.add_argument("--only", choices=["race", "w2", "curve"], help="one part alone")
@@ -175,9 +167,7 @@ def main() -> None:
             sets = latents.real_latents(args.imagenette_per_class)
         if args.only in (None, "w2"):
             parts = [distances(data) for data in sets]
-            result |= {
-                key: min(p[key] for p in parts if key in p) for key in parts[0] if key.startswith("w2")
-            }
+            result |= {key: min(p[key] for p in parts if key in p) for key in parts[0] if key.startswith("w2")}
             result |= {"latents": "; ".join(p["latents"] for p in parts), "w2_by_set": parts}
             result["pot_gap"] = max(p["pot_gap"] for p in parts)
         if args.only in (None, "curve"):

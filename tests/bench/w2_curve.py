@@ -29,9 +29,7 @@ def draw_curves(sets: list[Latents], path: Path) -> list[dict[str, Any]]:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(
-        1, len(sets), figsize=(6 * len(sets), 4.5), squeeze=False, layout="constrained"
-    )
+    figure, axes = plt.subplots(1, len(sets), figsize=(6 * len(sets), 4.5), squeeze=False, layout="constrained")
     found = [curve(data, axis) for data, axis in zip(sets, axes[0], strict=True)]
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
@@ -44,9 +42,7 @@ def curve(data: Latents, axis: Any) -> dict[str, Any]:
     smallest = min(len(z) for z in data.classes.values())
     sizes = [k for k in CURVE if k < smallest]
     curves: dict[str, NDArray[np.float64]] = {m: _curve(data, sizes, m) for m in METHODS}  # (classes, m)
-    table = Table(
-        "centres, masses", *(f"K = {k}" for k in sizes), "d_eff", title=f"W2 against K: {data.name}"
-    )
+    table = Table("centres, masses", *(f"K = {k}" for k in sizes), "d_eff", title=f"W2 against K: {data.name}")
     fitted = [k for k in sizes if k <= smallest / FIT_SHARE]
     dimension = {m: effective_dimension(fitted, values[:, : len(fitted)]) for m, values in curves.items()}
     for method, values in curves.items():
@@ -55,9 +51,7 @@ def curve(data: Latents, axis: Any) -> dict[str, Any]:
     axis.set_title(data.name, fontsize=9)
     console.print(table)
     by_class = [effective_dimension(fitted, row[: len(fitted)]) for row in curves["exact"]]
-    console.print(
-        f"d_eff of single classes: {min(by_class):.1f} to {max(by_class):.1f}; fitted on K ≤ {fitted[-1]}"
-    )
+    console.print(f"d_eff of single classes: {min(by_class):.1f} to {max(by_class):.1f}; fitted on K ≤ {fitted[-1]}")
     return {"latents": data.name, "d_eff": round(dimension["exact"], 2)}
 
 
@@ -74,9 +68,7 @@ def _draw(
     for colour, (method, values) in zip(("C0", "C1"), curves.items(), strict=True):
         centre = np.log(values).mean(axis=0)  # (m,)
         axis.loglog(sizes, values.T, color=colour, linewidth=0.6, alpha=0.4)
-        axis.loglog(
-            sizes, np.exp(centre), "o", color=colour, label=f"{method}: d_eff = {dimension[method]:.1f}"
-        )
+        axis.loglog(sizes, np.exp(centre), "o", color=colour, label=f"{method}: d_eff = {dimension[method]:.1f}")
         log_k = np.log(fitted)
         line = centre[: len(fitted)].mean() - (log_k - log_k.mean()) / dimension[method]
         axis.loglog(fitted, np.exp(line), "--", color=colour)

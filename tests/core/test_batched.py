@@ -37,9 +37,7 @@ def test_a_batch_is_as_good_as_single_classes(device: str) -> None:
         for k in range(12):
             np.testing.assert_allclose(q.centroids[k], z[q.assignment == k].mean(axis=0), atol=1e-4)
         assert (q.assignment[q.medoids] == np.arange(12)).all()
-        assert q.w2 == pytest.approx(
-            np.sqrt(np.square(z - q.centroids[q.assignment]).sum() / len(z)), rel=1e-5
-        )
+        assert q.w2 == pytest.approx(np.sqrt(np.square(z - q.centroids[q.assignment]).sum() / len(z)), rel=1e-5)
         cells = Cells(exact.gram_matrix(z - z.mean(axis=0)), q.assignment.astype(np.intp), 12)
         assert cells.single_moves() == 0
 

@@ -23,9 +23,7 @@ def problems(max_points: int = 40) -> st.SearchStrategy[Problem]:
         x = rng.standard_normal((n, d)).astype(np.float32)
         return x - x.mean(axis=0), rng.integers(min(k, n), size=n), min(k, n)
 
-    numbers = st.tuples(
-        st.integers(1, max_points), st.integers(1, 50), st.integers(1, 12), st.integers(0, 10**6)
-    )
+    numbers = st.tuples(st.integers(1, max_points), st.integers(1, 50), st.integers(1, 12), st.integers(0, 10**6))
     return numbers.map(build)
 
 

@@ -24,9 +24,9 @@ SHUFFLABLE = sorted(set(METHODS) - {"stream", "stream-d4m"})
 def blobs(n: int, d: int, seed: int, spread: float = 1.0) -> np.ndarray:
     """n points around 5 centres in d dimensions, float32."""
     rng = np.random.default_rng(seed)
-    return (
-        4 * rng.standard_normal((5, d))[rng.integers(5, size=n)] + spread * rng.standard_normal((n, d))
-    ).astype(np.float32)
+    return (4 * rng.standard_normal((5, d))[rng.integers(5, size=n)] + spread * rng.standard_normal((n, d))).astype(
+        np.float32
+    )
 
 
 def problems() -> st.SearchStrategy[tuple[np.ndarray, int]]:
@@ -74,9 +74,7 @@ def test_exact_centroids_are_the_means_of_their_nearest_points(problem: tuple[np
 @pytest.mark.parametrize("method", SHUFFLABLE)
 @settings(max_examples=25, deadline=None)
 @given(problem=problems(), seed=st.integers(0, 99))
-def test_order_of_the_points_changes_labels_only(
-    method: Method, problem: tuple[np.ndarray, int], seed: int
-) -> None:
+def test_order_of_the_points_changes_labels_only(method: Method, problem: tuple[np.ndarray, int], seed: int) -> None:
     z, k = problem
     shuffle = np.random.default_rng(seed).permutation(len(z))
     q, shuffled = quantize(z, k, method=method), quantize(z[shuffle], k, method=method)
@@ -178,9 +176,7 @@ def test_equal_cells_are_the_cheapest(n: int, k: int, seed: int) -> None:
     k = min(k, n)
     cost = np.random.default_rng(seed).random((n, k))
     cells = equal_cells(cost)
-    allowed = [
-        c for c in itertools.product(range(k), repeat=n) if np.ptp(np.bincount(np.array(c), minlength=k)) <= 1
-    ]
+    allowed = [c for c in itertools.product(range(k), repeat=n) if np.ptp(np.bincount(np.array(c), minlength=k)) <= 1]
     cheapest = min(cost[np.arange(n), list(c)].sum() for c in allowed)
     assert np.ptp(np.bincount(cells, minlength=k)) <= 1
     assert cost[np.arange(n), cells].sum() == pytest.approx(cheapest)
@@ -214,9 +210,7 @@ def test_clvq_with_inverse_counts_keeps_running_means() -> None:
         (np.eye(5), 3, {"method": "clvq", "step": (0.0, 1.0)}, "a > 0"),
     ],
 )
-def test_bad_input_is_refused_with_its_values(
-    z: np.ndarray, k: int, options: dict[str, Any], words: str
-) -> None:
+def test_bad_input_is_refused_with_its_values(z: np.ndarray, k: int, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         quantize(z, k, **options)
 
