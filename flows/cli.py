@@ -91,7 +91,7 @@ def inspect(
 
 @app.command()
 def verify(root: Annotated[Path, typer.Argument(help="a run root or one artifact's folder")] = Path("runs")) -> None:
-    """Read every file of the artifacts and compare it with its checksum. Damaged units are made anew by the next run."""
+    """Read every file and compare it with its checksum. The next run makes damaged units anew."""
     from storage.inspection import artifact_folders, verify_folder
 
     with _clear_errors():
