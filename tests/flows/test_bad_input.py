@@ -1,0 +1,72 @@
+"""What cannot be is refused with one line that names the value and the remedy, before anything is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.flows.conftest import Result, ddoq, free_port
+
+SECONDS = 30  # on an idle machine about 2; those that look at the data start Prefect and take longer
+
+REFUSED = {
+    "unknown recipe": (["run", "digit"], "'digit'", "digits"),
+    "misspelt setting": (["run", "digits", "--set", "decode.strenght=0.4"], "'decode.strenght'", "strength"),
+    "misspelt place": (["run", "digits", "--set", "decod.strength=0.4"], "'decod.strength'", "there is no setting"),
+    "setting without a value": (["run", "digits", "--set", "ipc"], "'ipc'", "--set decode.strength=0.4"),
+    "ill-typed setting": (["run", "digits", "--set", "decode.strength=high"], "decode.strength='high'", "number"),
+    "setting out of range": (["run", "digits", "--set", "decode.strength=1.5"], "decode.strength=1.5", "equal to 1"),
+    "setting of a method": (
+        ["run", "digits", "--set", 'methods={"a": {"cluster": {"methode": "exact"}}}'],
+        "methode",
+        "not permitted",
+    ),
+    "ipc of 0": (["run", "digits", "--ipc", "0"], "ipc=0", "greater than 0"),
+    "ipc above the smallest class": (["run", "digits", "--ipc", "1000"], "ipc=1000", "set ipc to at most"),
+    "missing data": (
+        ["run", "digits", "--set", "data.source=folder", "--set", "data.path=/nowhere"],
+        "/nowhere",
+        "give the path",
+    ),
+    "no data path": (["run", "digits", "--set", "data.source=folder"], "data.path", "--set data.path="),
+    "unknown stage": (["stage", "clusters", "digits"], "'clusters'", "cluster"),
+    "stage without its inputs": (["stage", "cluster", "digits"], "shard", "run that stage"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case: str, tmp_path: Path) -> None:
+    arguments, value, remedy = REFUSED[case]
+    root = tmp_path / "runs"
+    result = ddoq(*arguments, "--root", root)
+    _assert_refused(result, 2, value, remedy)
+    assert not [*root.rglob("record.json"), *root.rglob("marks")], "something counts as done"
+
+
+@pytest.mark.parametrize("place", ["file/runs", "/proc/runs"])
+def test_root_that_cannot_be_written(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    root = tmp_path / place
+    _assert_refused(ddoq("run", "digits", "--root", root), 2, str(root), "--root")
+
+
+@pytest.mark.parametrize("verb", ["inspect", "verify", "forget"])
+def test_folder_without_artifacts(verb: str, tmp_path: Path) -> None:
+    _assert_refused(ddoq(verb, tmp_path / "nothing"), 2, "nothing", "runs/digits/encode")
+
+
+def test_server_that_does_not_answer(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/api"
+    result = ddoq("run", "digits", "--root", tmp_path / "runs", PREFECT_API_URL=url)
+    _assert_refused(result, 1, url, "unset PREFECT_API_URL")
+
+
+def _assert_refused(result: Result, code: int, value: str, remedy: str) -> None:
+    assert result.code == code, result.errors
+    assert len(result.errors.strip().splitlines()) == 1, result.errors
+    assert result.errors.startswith("ddoq: ")
+    assert value in result.errors
+    assert remedy in result.errors
+    assert not result.output.strip()
+    assert result.seconds < SECONDS
