@@ -90,10 +90,12 @@ class Run:
         self.jobs[str(artifact)] = job
 
     def wait(self) -> None:
-        """Wait for every task. Raises the first error in the order of the DAG."""
+        """Wait for every task, and note the jobs that had nothing to do. Raises the first error in the DAG's order."""
         for job in self.jobs.values():
             for future in job.futures:
                 future.result()
+            if job.futures and all(future.state.name == "Cached" for future in job.futures):
+                job.was_done = True
 
     def _batches(self) -> list[tuple[tuple[str, ...], str]]:
         assert self.index is not None
