@@ -26,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
+TERMINATED = 128 + signal.SIGTERM
+GO_ON = "run the same command again to go on"
 
 RecipeName = Annotated[str, typer.Argument(help="a recipe of prefect.yaml, e.g. digits (see: ddoq recipes)")]
 Ipc = Annotated[int | None, typer.Option("--ipc", help="images per class, instead of the recipe's")]
@@ -147,7 +149,7 @@ def _run(
 
 @contextmanager
 def _clear_errors() -> Iterator[None]:
-    """One line for what the user can mend (exit code 2 before the run, 1 in it), 130 for an interrupt."""
+    """One line for what the user can mend (exit code 2 before the run, 1 in it), 130 or 143 for a signal."""
     from flows.local import RunFailed
     from storage.artifact import NotDone
 
@@ -156,7 +158,11 @@ def _clear_errors() -> Iterator[None]:
     except (UsageError, ServerError, NotDone, RunFailed, ValueError, OSError) as error:
         _fail(error, 1 if isinstance(error, RunFailed | ServerError) else 2)
     except KeyboardInterrupt:
-        _fail(RuntimeError("interrupted: run the same command again to go on"), 130)
+        _fail(RuntimeError(f"interrupted: {GO_ON}"), 130)
+    except SystemExit as error:
+        if error.code == TERMINATED:
+            _fail(RuntimeError(f"terminated: {GO_ON}"), TERMINATED)
+        raise
 
 
 def _fail(error: BaseException, code: int) -> None:
@@ -176,7 +182,7 @@ def _check_writable(root: Path) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     app()
 
 

@@ -28,6 +28,8 @@ def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskR
     dask.config.set(
         {
             "distributed.worker.daemon": False,  # tasks may start processes of their own
+            # A terminal sends Ctrl-C to every process: the workers leave it to the run, which ends them.
+            "distributed.worker.preload": ["import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"],
             "distributed.scheduler.allowed-failures": 3,  # a worker may die; a task that kills them ends the run
             "distributed.admin.low-level-log-length": 0,
             "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREAD_VARIABLES, "1"),
