@@ -1,0 +1,234 @@
+"""`ddoq run` from the images to the report, and what a rerun does after a change, damage, or a sudden end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.flows.conftest import Command, Result, Services, ddoq, run_tiny, start_tiny, wait_until
+
+ABOVE = ("shard", "autoencoder", "encode", "teacher", "prior")
+BELOW = ("cluster", "decode", "train", "evaluate", "report")
+STAGES = ABOVE + BELOW
+MANY = "12"  # images per class: makes clustering and what follows do something new, and for long enough to be cut
+Snapshot = dict[str, tuple[int, bytes]]
+
+
+def artifacts(root: Path, *stages: str) -> dict[str, Path]:
+    """Folders of finished artifacts by "<stage>/<digest>"."""
+    return {
+        f"{path.parent.parent.name}/{path.parent.name}": path.parent
+        for stage in stages or STAGES
+        for path in (root / stage).glob("*/record.json")
+    }
+
+
+def contents(root: Path, *stages: str) -> dict[str, str]:
+    """What each finished artifact holds, as a hash by its record."""
+    return {name: json.loads((path / "record.json").read_text())["content"] for name, path in _all(root, *stages)}
+
+
+def _all(root: Path, *stages: str) -> list[tuple[str, Path]]:
+    return sorted(artifacts(root, *stages).items())
+
+
+def snapshot(root: Path, *stages: str) -> Snapshot:
+    """Time and bytes of every file of every artifact."""
+    files = [f for _, folder in _all(root, *stages) for f in folder.rglob("*") if f.is_file()]
+    return {f.relative_to(root).as_posix(): (f.stat().st_mtime_ns, f.read_bytes()) for f in files}
+
+
+def changed(before: Snapshot, after: Snapshot) -> set[str]:
+    """Names of files that are new, gone or written again."""
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+def ddoq_prototypes(root: Path) -> Path:
+    """The artifact of the prototypes of the method ddoq, as its link says."""
+    return (root / "digits" / "prototypes-ddoq-0").resolve()
+
+
+def test_ends_with_tables_and_a_report(finished: tuple[Path, Result]) -> None:
+    root, result = finished
+    assert result.states == dict.fromkeys(STAGES, "ran")
+    assert "top-1 %" in result.output
+    page = Path(re.findall(r"^report: (.*)$", result.output, re.MULTILINE)[0])
+    assert page == root / "digits" / "report" / "report" / "report.html"
+    html = page.read_text()
+    outside = re.findall(r"""(?:src|href|srcset|url)\s*[=(]\s*["']?(?!data:|#)[^"'\s>]+""", html)
+    assert not outside, "the page is to be read anywhere, without other files"
+    assert html.count("data:image/png;base64,") >= 2 * 10 * 3
+    table = (page.parent / "results.csv").read_text().splitlines()
+    assert len(table) == 3
+    assert table[1].startswith("ddoq,convnet-3-32,3,")
+    assert not [*root.rglob("*.partial*"), *root.rglob("checkpoint.pt")]
+
+
+def test_models_load_with_their_own_libraries(finished: tuple[Path, Result]) -> None:
+    from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
+
+    from ddoq_core.networks import load_classifier
+
+    root, _ = finished
+    links = root / "digits"
+    model = AutoencoderKL.from_pretrained(links / "autoencoder" / "model")
+    prior = DiTTransformer2DModel.from_pretrained(links / "prior" / "model" / "transformer")
+    scheduler = DDIMScheduler.from_pretrained(links / "prior" / "model" / "scheduler")
+    assert prior.config.in_channels == model.config.latent_channels
+    assert scheduler.config.num_train_timesteps > 0
+    for folder in [links / "teacher", *artifacts(root, "train").values()]:
+        assert sum(p.numel() for p in load_classifier(folder / "model").parameters()) > 0
+
+
+def test_second_run_does_nothing(finished: tuple[Path, Result]) -> None:
+    root, first = finished
+    before = snapshot(root)
+    second = run_tiny(root)
+    assert second.code == 0, second.errors
+    assert second.states == dict.fromkeys(STAGES, "cached")
+    assert not changed(before, snapshot(root))
+    assert second.seconds < first.seconds
+
+
+def test_other_ipc_reuses_what_does_not_depend_on_it(root: Path, services: Services) -> None:
+    before = snapshot(root)
+    result = run_tiny(root, "--ipc", "2", **services.both)
+    assert result.code == 0, result.errors
+    assert result.states == dict.fromkeys(ABOVE, "cached") | dict.fromkeys(BELOW, "ran")
+    after = snapshot(root)
+    assert not changed(before, after) & before.keys(), "artifacts of the former settings stay as they were"
+    assert {name.split("/")[0] for name in after.keys() - before.keys()} == set(BELOW)
+
+
+@pytest.mark.parametrize("way", ["by hand", "by ddoq forget"])
+def test_dropped_class_is_made_again_alone(way: str, root: Path, services: Services) -> None:
+    before, dropped = snapshot(root), ddoq_prototypes(root)
+    if way == "by hand":
+        shutil.rmtree(dropped / "prototypes.zarr" / "7")
+    else:
+        told = ddoq("forget", root / "digits" / "prototypes-ddoq-0", "7")
+        assert told.code == 0, told.errors
+        assert "unit 7" in told.output
+    result = run_tiny(root, **services.both)
+    assert result.code == 0, result.errors
+    _assert_only_class_was_made(result, dropped, "7", before, snapshot(root))
+
+
+def test_flipped_bit_is_named_and_repaired(root: Path, services: Services) -> None:
+    before, damaged = snapshot(root), ddoq_prototypes(root)
+    chunk = next(p for p in (damaged / "prototypes.zarr" / "4" / "centroids" / "c").rglob("*") if p.is_file())
+    at, data = chunk.stat(), bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 1
+    chunk.write_bytes(data)
+    os.utime(chunk, ns=(at.st_atime_ns, at.st_mtime_ns))  # as a failing disk does it: size and time say nothing
+    told = ddoq("verify", root)
+    assert told.code == 1
+    assert f"cluster/{damaged.name}, unit 4, file {chunk.relative_to(damaged)}" in told.output
+    assert "1 damaged files" in told.output
+    result = run_tiny(root, **services.both)
+    assert result.code == 0, result.errors
+    _assert_only_class_was_made(result, damaged, "4", before, snapshot(root))
+    assert ddoq("verify", root).code == 0
+
+
+def _assert_only_class_was_made(result: Result, folder: Path, name: str, before: Snapshot, after: Snapshot) -> None:
+    artifact = f"cluster/{folder.name}"
+    mine = (f"{artifact}/prototypes.zarr/{name}/", f"{artifact}/marks/{name}.json", f"{artifact}/record.json")
+    assert {stage: state for stage, state in result.states.items() if state != "cached"} == {
+        "cluster": "ran 1, cached 1"
+    }
+    again = changed(before, after)
+    assert again
+    assert all(path.startswith(mine) for path in again)
+    assert all(before[path][1] == after[path][1] for path in again if "prototypes.zarr" in path), "bit-identical"
+
+
+MOMENTS = {
+    "the server starts": ".prefect/server.log",
+    "the autoencoder is in training": "autoencoder/*/progress.json",
+    "some classes are encoded": "encode/*/marks/*/*.json",
+    "some classes are clustered": "cluster/*/marks/*.json",
+    "some classes are decoded": "decode/*/marks/*.json",
+    "a student is trained": "train/*/record.json",
+}
+
+
+def test_killed_again_and_again(finished: tuple[Path, Result], tmp_path: Path, commands: list[Command]) -> None:
+    root = tmp_path / "runs"
+    for moment, sign in MOMENTS.items():
+        command = start_tiny(root)
+        commands.append(command)
+        _wait_for_new(command, root, sign, moment)
+        command.process.kill()
+        wait_until(lambda command=command: not command.alive(), 15, f"all processes end, killed when {moment}")
+        assert not (root / "digits").exists(), "links are for finished runs"
+    result = run_tiny(root)
+    assert result.code == 0, result.errors
+    assert result.states["shard"] == "cached"
+    uninterrupted, _ = finished
+    stages = [stage for stage in STAGES if stage != "report"]  # which shows times
+    assert artifacts(root).keys() == artifacts(uninterrupted).keys()
+    assert contents(root, *stages) == contents(uninterrupted, *stages)
+    for name, folder in artifacts(root, "cluster").items():
+        files = [f.relative_to(folder) for f in (folder / "prototypes.zarr").rglob("*") if f.is_file()]
+        assert files
+        for file in files:
+            assert (folder / file).read_bytes() == (uninterrupted / name / file).read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGINT, "the server starts"),
+        (signal.SIGTERM, "the server starts"),
+        (signal.SIGINT, "some classes are clustered"),
+        (signal.SIGTERM, "some classes are clustered"),
+    ],
+)
+def test_stopped_by_a_signal(number: signal.Signals, moment: str, root: Path, commands: list[Command]) -> None:
+    finished_before = artifacts(root)
+    command = start_tiny(root, "--ipc", MANY)
+    commands.append(command)
+    _wait_for_new(command, root, MOMENTS[moment], moment)
+    if number == signal.SIGINT:
+        os.killpg(command.process.pid, number)  # as Ctrl-C does
+    else:
+        command.process.send_signal(number)
+    result = command.result(timeout=60)
+    assert result.code == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], result.errors
+    lines = [line for line in result.errors.splitlines() if not re.fullmatch(r"\w+: \d+/\d+ done", line)]
+    assert len(lines) == 1, result.errors
+    assert "run the same command again" in lines[0]
+    wait_until(lambda: not command.alive(), 15, "no process is left")
+    assert artifacts(root).keys() >= finished_before.keys()
+
+
+def test_dead_worker_does_not_end_the_run(root: Path, services: Services, commands: list[Command]) -> None:
+    command = start_tiny(root, "--ipc", MANY, "--workers", "2", **services.api)
+    commands.append(command)
+    _wait_for_new(command, root, MOMENTS["some classes are clustered"], "clustering")
+    workers = [p for p in command.alive() if "spawn_main" in " ".join(p.cmdline())]
+    assert len(workers) == 2
+    max(workers, key=lambda p: sum(p.cpu_times()[:2])).kill()
+    result = command.result()
+    assert result.code == 0, result.errors
+    assert {result.states[stage] for stage in BELOW} == {"ran"}
+
+
+def _wait_for_new(command: Command, root: Path, sign: str, what: str) -> None:
+    before = set(root.glob(sign))
+    began = time.time_ns()
+
+    def new() -> bool:
+        if command.process.poll() is not None:
+            pytest.fail(f"ended before {what}: {command.result().errors}")
+        return any(p not in before or p.stat().st_mtime_ns > began for p in root.glob(sign))
+
+    wait_until(new, 120, what)
