@@ -19,7 +19,17 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.clock import Clock, versions
-from storage.files import canonical_json, hash_file, list_files, sha256_of, sync, whole_folder, write_json, write_whole
+from storage.files import (
+    canonical_json,
+    drop_leftovers,
+    hash_file,
+    list_files,
+    sha256_of,
+    sync,
+    whole_folder,
+    write_json,
+    write_whole,
+)
 
 
 class _Saved(BaseModel):
@@ -241,6 +251,7 @@ class Artifact:
             versions=versions(),
             finished=time.time(),
         )
+        drop_leftovers(self.path, keep="record.json")  # which another process may be writing just now
         write_json(self.path / "record.json", record.model_dump())
         self.checkpoint_path.unlink(missing_ok=True)
         return record

@@ -80,5 +80,14 @@ def list_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and ".partial" not in p.name)
 
 
+def drop_leftovers(folder: Path, *, keep: str) -> None:
+    """Delete what writes below a folder left when they were cut off, but files that start like `keep`."""
+    for partial in list(folder.rglob(".*.partial")):
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        elif not partial.name.startswith(f".{keep}."):
+            partial.unlink(missing_ok=True)
+
+
 def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
