@@ -40,7 +40,7 @@ def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskR
             "n_workers": workers,
             "threads_per_worker": 1,
             "host": "127.0.0.1",
-            "dashboard_address": None,
+            "scheduler_kwargs": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # its HTTP port: any free one
             "silence_logs": logging.ERROR,
         }
     )
