@@ -1,0 +1,111 @@
+"""The catalogue on a real Prefect server, with a process work pool and a worker, as the README tells it."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flows.conftest import IPC, SCRIPTS, SETTINGS, Result, Services, start
+from tests.flows.test_run import artifacts
+
+STAGES_BELOW = ("cluster", "decode", "train", "evaluate", "report")
+
+
+@pytest.fixture(scope="module")
+def pool(services: Services) -> Iterator[Services]:
+    """A worker that serves every deployment of the catalogue."""
+    for arguments in (["work-pool", "create", "ddoq", "--type", "process"], ["--no-prompt", "deploy", "--all"]):
+        result = _prefect(services, *arguments)
+        assert result.code == 0, result.output + result.errors
+    worker = start(SCRIPTS / "prefect", "worker", "start", "--pool", "ddoq", **services.api)
+    try:
+        yield services
+    finally:
+        worker.end()
+
+
+def _prefect(services: Services, *arguments: str) -> Result:
+    command = start(SCRIPTS / "prefect", *arguments, **services.api)
+    try:
+        return command.result()
+    finally:
+        command.end()
+
+
+def _run_deployment(services: Services, name: str, root: Path, ipc: int, *more: str) -> Result:
+    changes = {key: _json(value) for key, value in SETTINGS.items()}
+    parameters = {"changes": json.dumps(changes), "root": str(root), "ipc": str(ipc)}
+    given = [part for key, value in parameters.items() for part in ("-p", f"{key}={value}")]
+    return _prefect(services, "deployment", "run", name, *given, *more)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _stage_table(services: Services) -> dict[str, str]:
+    """Stage → state of the newest table that a flow left in Prefect."""
+    body = {"artifacts": {"key": {"any_": ["ddoq-stages"]}}, "sort": "CREATED_DESC", "limit": 1}
+    request = urllib.request.Request(
+        f"{services.api['PREFECT_API_URL']}/artifacts/filter",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        rows = json.loads(json.loads(answer.read())[0]["data"])
+    return {row["stage"]: row["state"] for row in rows}
+
+
+def test_distil_then_one_stage(pool: Services, root: Path) -> None:
+    before = artifacts(root)
+    whole = _run_deployment(pool, "distill/digits", root, IPC - 1, "--watch")
+    assert whole.code == 0, whole.output + whole.errors
+    states = _stage_table(pool)
+    assert {stage for stage, state in states.items() if state == "ran"} == set(STAGES_BELOW)
+    assert {stage for stage, state in states.items() if state == "cached"} == {
+        "shard", "autoencoder", "encode", "teacher", "prior",
+    }  # fmt: skip
+    assert artifacts(root, "report").keys() - before.keys()
+
+    before = artifacts(root)
+    again = _run_deployment(pool, "cluster/digits", root, IPC - 1, "--watch")
+    assert again.code == 0, again.output + again.errors
+    assert _stage_table(pool) == {"cluster": "cached"}
+    assert artifacts(root) == before
+
+    alone = _run_deployment(pool, "cluster/digits", root, IPC - 2, "--watch")
+    assert alone.code == 0, alone.output + alone.errors
+    assert _stage_table(pool) == {"cluster": "ran"}
+    assert {name.split("/")[0] for name in artifacts(root).keys() - before.keys()} == {"cluster"}
+
+
+WRONG = {
+    "ipcs=3": "ipcs",
+    'ipc="many"': "'many' is not valid",
+    'recipe={"name": "digits"}': "'data' is a required property",
+    "changes=3": "3 is not valid",
+}
+
+
+@pytest.mark.parametrize("parameter", WRONG)
+def test_wrong_parameter_is_refused(parameter: str, pool: Services, tmp_path: Path) -> None:
+    result = _run_deployment(pool, "distill/digits", tmp_path / "runs", IPC, "-p", parameter, "--watch")
+    reason = WRONG[parameter]
+    assert result.code == 1
+    assert reason in result.output + result.errors
+    assert not (tmp_path / "runs").exists(), "refused before a run exists"
+
+
+def test_every_deployment_is_on_the_server(pool: Services) -> None:
+    listed = _prefect(pool, "deployment", "ls")
+    assert listed.code == 0
+    for name in ("distill/digits", "cluster/digits", "decode/imagenet", "report/imagenet"):
+        assert name in listed.output
