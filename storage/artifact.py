@@ -130,7 +130,7 @@ class Artifact:
 
     def mark(self, unit: str) -> Mark | None:
         """The mark of a unit as it was written, without a look at the unit's files."""
-        return _load(Mark, self.path / "marks" / f"{unit}.json")
+        return load_saved(Mark, self.path / "marks" / f"{unit}.json")
 
     def marks(self) -> dict[str, Mark]:
         """All marks by unit name."""
@@ -196,7 +196,7 @@ class Artifact:
 
     def record(self) -> Record:
         """The record of a finished artifact. Raises NotDone with the remedy."""
-        record = _load(Record, self.path / "record.json")
+        record = load_saved(Record, self.path / "record.json")
         if record is None or record.digest != self.digest:
             raise NotDone(f"{self.stage} {self.label} ({self.path}) is not done: run that stage, or `ddoq run`, first")
         return record
@@ -282,7 +282,8 @@ def damaged_files(artifact: Artifact, mark: Mark, *, deep: bool = False) -> list
     return [name for name, stamp in mark.files.items() if not stamp.holds(artifact.path / name, deep=deep)]
 
 
-def _load(model: type[Saved], path: Path) -> Saved | None:
+def load_saved(model: type[Saved], path: Path) -> Saved | None:
+    """A mark or record as it was written, None where there is none that can be read."""
     try:
         return model.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
