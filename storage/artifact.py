@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -214,6 +214,11 @@ class Artifact:
             mark is not None and mark.content == record.units[unit] and not damaged_files(self, mark, deep=deep)
             for unit, mark in marks.items()
         )
+
+    def finish_if_whole(self, num_units: int, units: Callable[[], Mapping[str, str]]) -> None:
+        """Write the record if all units are held. They are looked at only when there are marks enough."""
+        if self.num_marks() >= num_units and not self.missing(wanted := units()):
+            self.finish(wanted)
 
     def finish(self, units: Iterable[str], *, facts: Mapping[str, Any] | None = None) -> Record:
         """Write the record over these units, all of which are marked. Safe to call from several processes."""

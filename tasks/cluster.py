@@ -38,13 +38,13 @@ def cluster(
     """Quantise each of these classes that the store does not hold yet."""
     latents = artifact.parents["encode"]
     _, index = indexed(latents.parents["shard"])
-    missing = artifact.missing(units(artifact, index, class_names))
+    wanted = units(artifact, index, class_names)
+    missing = artifact.missing(wanted)
     if not missing and artifact.is_done():
         return cached(artifact)
     from ddoq_core import quantize
     from ddoq_core.seeds import derive_seed
 
-    wanted = units(artifact, index)
     for name in missing:
         clock = Clock()
         with clock("read"):
@@ -67,6 +67,5 @@ def cluster(
             }
             files = prototypes_of(artifact).write_class(name, arrays, inertia=found.inertia, w2=found.w2)
         artifact.commit(name, files, inputs=wanted[name], clock=clock, facts={"w2": found.w2, "images": len(z)})
-    if not artifact.missing(wanted):
-        artifact.finish(wanted)
+    artifact.finish_if_whole(len(index.classes), lambda: units(artifact, index))
     return str(artifact)
