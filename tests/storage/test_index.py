@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,17 @@ def test_the_identity_changes_with_a_picture_a_class_or_a_split(tmp_path: Path) 
         (root / split / "dog").rename(root / split / "fox")
     seen.append(index_of(root).identity)
     assert len(set(seen)) == 5
+
+
+def test_each_column_of_the_identity_counts_alone(tmp_path: Path) -> None:
+    items = FolderSource(make_folder(tmp_path)).items()
+    splits, hashes = ["train", "val"] * 4, [f"{k:x}" for k in range(8)]
+    renamed = [replace(item, class_name=item.class_name.upper()) for item in items]
+    moved = [replace(item, path=f"elsewhere/{item.path}", mtime_ns=0) for item in items]
+    known = Index.build(items, splits, hashes).identity
+    assert Index.build(moved, splits, hashes).identity == known
+    others = [(renamed, splits, hashes), (items, splits[::-1], hashes), (items, splits, hashes[::-1])]
+    assert len({known, *(Index.build(*columns).identity for columns in others)}) == 4
 
 
 def test_an_index_comes_back_as_written_and_plain_parquet_reads_it(tmp_path: Path) -> None:
