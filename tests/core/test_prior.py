@@ -227,8 +227,12 @@ def test_no_strength_gives_the_centroid_back_and_no_guidance_the_class_alone(dit
 
 
 def test_classes_the_prior_does_not_know_are_refused(dit_folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"does not know 2 classes, the first is 'n01440764'"):
-        load_dit(str(dit_folder), ("cock", "n01440764", "n01443537"))
+    with pytest.raises(ValueError, match=r"does not know 2 classes, the first is 'n99999999'"):
+        load_dit(str(dit_folder), ("cock", "n01440764", "n99999999", "our own"))
+
+
+def test_imagenet_folders_go_by_wordnet_id(dit_folder: Path) -> None:
+    assert load_dit(str(dit_folder), ("n01440764", "n01443537", "cock")).conditions.tolist() == [0, 1, 7]
 
 
 def test_a_folder_that_holds_no_pipeline_is_refused(tmp_path: Path) -> None:
