@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 from prefect import State, task
 
 from storage.artifact import Artifact, Record
@@ -46,6 +47,7 @@ def report(artifact: Artifact, recipe: Recipe) -> State | str:
     with artifact.writing(FOLDER, clock) as folder:
         (folder / "report.html").write_text(page)
         (folder / "results.png").write_bytes(figure)
+        contact_sheet(galleries[0]).save(folder / "pictures.png")
         (folder / "results.json").write_text(json.dumps(rows, indent=1))
         with (folder / "results.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, [key for key in rows[0] if key != "top1"])
@@ -113,11 +115,25 @@ def decoded_of(artifact: Artifact, recipe: Recipe, method: str) -> Artifact:
 
 
 def gallery(decoded: Artifact, recipe: Recipe, method: str) -> dict[str, Any]:
-    """The pictures of a method with their weights, class by class, for the page."""
+    """The pictures of a method with their weights, class by class, to be shown."""
     _, index = indexed(_shard_of(decoded))
     _, _, weights = recipe.settings_of(method)
     pictures, labels, w = distilled_set(decoded, index, weights)
     return {"method": method, "weights": weights, "classes": list(_classes(index, pictures, labels, w))}
+
+
+def contact_sheet(gallery: dict[str, Any]) -> Image.Image:
+    """A row of pictures per class, each with its weight below."""
+    rows = [cls["pictures"] for cls in gallery["classes"]]
+    tile, step, line = 64, 70, 84
+    sheet = Image.new("RGB", (step * max(map(len, rows)) + 6, line * len(rows) + 6), "white")
+    pen = ImageDraw.Draw(sheet)
+    for y, row in enumerate(rows):
+        for x, shown in enumerate(row):
+            left, top = 6 + step * x, 6 + line * y
+            sheet.paste(Image.fromarray(shown["picture"]).resize((tile, tile), Image.Resampling.NEAREST), (left, top))
+            pen.text((left + tile / 2, top + tile + 8), shown["weight"], fill="#444", anchor="mm", font_size=11)
+    return sheet
 
 
 def _classes(
@@ -127,7 +143,13 @@ def _classes(
         rows = np.flatnonzero(labels == label)[:MOST_PICTURES]
         most = float(w[rows].max())
         shown = [
-            {"png": _png(pictures[k]), "weight": f"{w[k]:.2f}", "height": round(100 * float(w[k]) / most)} for k in rows
+            {
+                "picture": pictures[k],
+                "png": _png(pictures[k]),
+                "weight": f"{w[k]:.2f}",
+                "height": round(100 * float(w[k]) / most),
+            }
+            for k in rows
         ]
         yield {"name": name, "pictures": shown}
 
@@ -190,8 +212,6 @@ def _shard_of(decoded: Artifact) -> Artifact:
 
 
 def _png(picture: NDArray[np.uint8]) -> str:
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
