@@ -106,6 +106,7 @@ def _new_autoencoder(channels: tuple[int, ...], latent_channels: int, size_px: i
         norm_num_groups=8,
         sample_size=size_px,
         mid_block_add_attention=False,
+        scaling_factor=1.0,
     )
 
 

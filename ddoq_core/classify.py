@@ -55,7 +55,7 @@ def train_teacher(
 ) -> list[float]:
     """Fit a classifier to real images (n, S, S, 3) by cross entropy, ending in eval mode. Returns losses."""
     x, y = to_unit(images), torch.from_numpy(labels)
-    per_epoch = math.ceil(len(x) / protocol.batch_size)
+    per_epoch = num_batches(len(x), protocol.batch_size)
     num_steps = protocol.num_epochs * per_epoch
     optimizer = torch.optim.AdamW(weight_decay_groups(model, protocol.weight_decay), protocol.learning_rate)
     model.train()
@@ -84,7 +84,7 @@ def train_student(
     The teacher labels every augmented batch as it is drawn. L = (1/B) Σ w_i KL_i at temperature T (paper, step 5).
     """
     x, w = to_unit(images), torch.from_numpy(weights).float()
-    per_epoch = math.ceil(len(x) / protocol.batch_size)
+    per_epoch = num_batches(len(x), protocol.batch_size)
     num_steps = protocol.num_epochs * per_epoch
     optimizer = torch.optim.AdamW(weight_decay_groups(model, protocol.weight_decay), protocol.learning_rate)
     model.train()
@@ -111,12 +111,18 @@ def soft_label_loss(student: torch.Tensor, teacher: torch.Tensor, w: torch.Tenso
     return (w * kl).mean()
 
 
+def num_batches(num_images: int, batch_size: int) -> int:
+    """Batches of an epoch. A last picture that would be alone joins the batch before: batch norm needs two."""
+    return max(1, math.ceil((num_images - 1) / batch_size))
+
+
 def batch_of(step: int, num_images: int, batch_size: int, seed: int) -> torch.Tensor:
-    """Indices of a step's batch: each epoch is a permutation of its own; its last batch may be smaller."""
-    per_epoch = math.ceil(num_images / batch_size)
+    """Indices of a step's batch: each epoch is a permutation of its own; its last batch may be of another size."""
+    per_epoch = num_batches(num_images, batch_size)
     epoch, k = divmod(step, per_epoch)
     generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
-    return torch.randperm(num_images, generator=generator)[k * batch_size : (k + 1) * batch_size]
+    end = num_images if k == per_epoch - 1 else (k + 1) * batch_size
+    return torch.randperm(num_images, generator=generator)[k * batch_size : end]
 
 
 @torch.inference_mode()

@@ -52,7 +52,10 @@ def fit(
     extra: dict[str, Stateful] | None = None,
     after_step: Callable[[], None] = lambda: None,
 ) -> list[float]:
-    """Minimise loss(step, generator) over `num_steps` steps. Returns the mean loss of each twentieth of them."""
+    """Minimise loss(step, generator) over `num_steps` steps. Returns the mean loss of each twentieth of them.
+
+    Raises FloatingPointError for a loss that is not finite, before it reaches the model or the keeper.
+    """
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule, **(extra or {})}
     saved = keeper.load()
     first, losses = 0, [0.0] * 20
@@ -61,17 +64,21 @@ def fit(
         for name, part in parts.items():
             part.load_state_dict(saved[name])
     generator = torch.Generator()
-    for step in range(first, num_steps):
-        value = loss(step, generator.manual_seed(derive_seed(seed, step)))
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        after_step()
-        twentieth = step * 20 // num_steps
-        losses[twentieth] += value.item()
-        keeper.tell(step + 1, num_steps, f"loss {value.item():.4f}")
-        keeper.save(partial(_state, step + 1, losses, parts))
+    with torch.random.fork_rng(devices=[]):
+        for step in range(first, num_steps):
+            torch.manual_seed(derive_seed(seed, "model", step))  # for dropout, which takes no generator
+            value = loss(step, generator.manual_seed(derive_seed(seed, step)))
+            amount = value.item()
+            if not math.isfinite(amount):
+                raise FloatingPointError(f"loss is {amount} at step {step + 1} of {num_steps}: lower the learning rate")
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            after_step()
+            losses[step * 20 // num_steps] += amount
+            keeper.tell(step + 1, num_steps, f"loss {amount:.4f}")
+            keeper.save(partial(_state, step + 1, losses, parts))
     return [total / count for k, total in enumerate(losses) if (count := _steps_of(k, num_steps))]
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from timm.data import resolve_model_data_config
 from torch import nn
 
-CONVNET = re.compile(r"convnet-(?P<depth>\d+)-(?P<width>\d+)")
+CONVNET = re.compile(r"convnet-(?P<depth>[1-9]\d*)-(?P<width>[1-9]\d*)")
 
 
 class Classifier(nn.Module):
@@ -55,7 +55,7 @@ def build_classifier(spec: ClassifierSpec, *, seed: int = 0, pretrained: bool = 
         if match := CONVNET.fullmatch(spec.architecture):
             network = _convnet(int(match["depth"]), int(match["width"]), spec.num_classes, spec.size_px)
         elif timm.is_model(spec.architecture.split(".")[0]):
-            network = timm.create_model(spec.architecture, num_classes=spec.num_classes, pretrained=pretrained)
+            network = _timm_model(spec, pretrained)
         else:
             raise ValueError(f"architecture {spec.architecture!r} is neither a timm model nor convnet-DEPTH-WIDTH")
     if pretrained:
@@ -84,6 +84,16 @@ def load_checkpoint(model: Classifier, path: str) -> None:
         model.network.load_state_dict(state.get("state_dict", state))
     except RuntimeError as error:
         raise ValueError(f"checkpoint {path} does not fit: {str(error).splitlines()[0]}") from error
+
+
+def _timm_model(spec: ClassifierSpec, pretrained: bool) -> nn.Module:
+    try:
+        described = timm.get_pretrained_cfg(spec.architecture)
+    except RuntimeError as error:
+        raise ValueError(f"architecture {spec.architecture!r}: {error}") from error
+    one_size = described is not None and described.fixed_input_size  # a transformer is built for pictures of one size
+    size = {"img_size": spec.size_px} if one_size else {}
+    return timm.create_model(spec.architecture, num_classes=spec.num_classes, pretrained=pretrained, **size)
 
 
 def _convnet(depth: int, width: int, num_classes: int, size_px: int) -> nn.Module:

@@ -18,6 +18,7 @@ from diffusers import DDIMScheduler, DiTTransformer2DModel, SchedulerMixin
 from diffusers.training_utils import EMAModel
 from numpy.typing import NDArray
 
+from ddoq_core.class_names import imagenet_index
 from ddoq_core.fitting import Keeper, fit, one_cycle
 from ddoq_core.seeds import derive_seed
 
@@ -84,16 +85,24 @@ def load_trained_prior(folder: Path) -> Prior:
 
 
 def load_dit(weights: str, class_names: Sequence[str]) -> Prior:
-    """A DiTPipeline folder or hub name. Raises ValueError for classes it does not know."""
+    """A DiTPipeline folder or hub name. Classes are WordNet ids or names it has. Raises ValueError for others."""
     from diffusers import DiTPipeline
 
     pipeline = DiTPipeline.from_pretrained(weights, low_cpu_mem_usage=False)
-    unknown = [name for name in class_names if name not in pipeline.labels]
+    num_classes = pipeline.transformer.config.num_embeds_ada_norm
+    found = {name: _dit_id(name, pipeline.labels, num_classes) for name in class_names}
+    unknown = [name for name, number in found.items() if number is None]
     if unknown:
         raise ValueError(f"the prior {weights} does not know {len(unknown)} classes, the first is {unknown[0]!r}")
-    ids = [pipeline.labels[name] for name in class_names]
+    ids = [number for number in found.values() if number is not None]
     scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     return dit_prior(pipeline.transformer.eval().requires_grad_(False), scheduler, ids)
+
+
+def _dit_id(class_name: str, labels: dict[str, int], num_classes: int) -> int | None:
+    """A DiT's id of a class: by WordNet id where it has ImageNet-1K's classes (names are not unique), else by name."""
+    number = imagenet_index(class_name) if num_classes == 1000 else None
+    return labels.get(class_name) if number is None else number
 
 
 def load_stable_diffusion(weights: str, prompts: Sequence[str], negative_prompt: str) -> Prior:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -140,7 +140,7 @@ class Artifact:
 
     def mark(self, unit: str) -> Mark | None:
         """The mark of a unit as it was written, without a look at the unit's files."""
-        return _load(Mark, self.path / "marks" / f"{unit}.json")
+        return load_saved(Mark, self.path / "marks" / f"{unit}.json")
 
     def marks(self) -> dict[str, Mark]:
         """All marks by unit name."""
@@ -206,7 +206,7 @@ class Artifact:
 
     def record(self) -> Record:
         """The record of a finished artifact. Raises NotDone with the remedy."""
-        record = _load(Record, self.path / "record.json")
+        record = load_saved(Record, self.path / "record.json")
         if record is None or record.digest != self.digest:
             raise NotDone(f"{self.stage} {self.label} ({self.path}) is not done: run that stage, or `ddoq run`, first")
         return record
@@ -224,6 +224,11 @@ class Artifact:
             mark is not None and mark.content == record.units[unit] and not damaged_files(self, mark, deep=deep)
             for unit, mark in marks.items()
         )
+
+    def finish_if_whole(self, num_units: int, units: Callable[[], Mapping[str, str]]) -> None:
+        """Write the record if all units are held. They are looked at only when there are marks enough."""
+        if self.num_marks() >= num_units and not self.missing(wanted := units()):
+            self.finish(wanted)
 
     def finish(self, units: Iterable[str], *, facts: Mapping[str, Any] | None = None) -> Record:
         """Write the record over these units, all of which are marked. Safe to call from several processes."""
@@ -293,7 +298,8 @@ def damaged_files(artifact: Artifact, mark: Mark, *, deep: bool = False) -> list
     return [name for name, stamp in mark.files.items() if not stamp.holds(artifact.path / name, deep=deep)]
 
 
-def _load(model: type[Saved], path: Path) -> Saved | None:
+def load_saved(model: type[Saved], path: Path) -> Saved | None:
+    """A mark or record as it was written, None where there is none that can be read."""
     try:
         return model.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):

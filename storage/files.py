@@ -77,7 +77,11 @@ def sync(path: Path) -> None:
 
 def list_files(folder: Path) -> list[Path]:
     """Every file below a folder, in one order; leftovers of writes that were cut off are not listed."""
-    return sorted(p for p in folder.rglob("*") if p.is_file() and ".partial" not in p.name)
+    return sorted(p for p in folder.rglob("*") if p.is_file() and not _is_leftover(p.relative_to(folder)))
+
+
+def _is_leftover(path: Path) -> bool:
+    return any(part.endswith(".partial") for part in path.parts)
 
 
 def drop_leftovers(folder: Path, *, keep: str) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -66,8 +66,8 @@ class Index:
     @cached_property
     def identity(self) -> str:
         """12 hex digits that depend on the images' bytes, classes, splits and order, not on where they lie."""
-        columns = self.table.select(["class", "split", "hash"]).to_pydict()
-        return sha256_of(columns)[:12]
+        columns = [self.table[name].to_pylist() for name in ("class", "split", "hash")]
+        return sha256_of([hashlib.sha256("\n".join(column).encode()).hexdigest() for column in columns])[:12]
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -76,14 +76,13 @@ class Index:
 
     def rows(self, split: str, class_name: str | None = None) -> NDArray[np.int64]:
         """Rows of a split, or of one of its classes, ascending."""
-        mask = pc.equal(self.table["split"], split)
-        if class_name is not None:
-            mask = pc.and_(mask, pc.equal(self.table["class"], class_name))
-        return self._column("row", mask)
+        if class_name is None:
+            return np.flatnonzero(self._is_split(split))
+        return self._rows_by_class(split)[self.classes.index(class_name)]
 
     def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Labels (n,) of rows."""
-        return np.asarray(self.table["label"].to_numpy())[rows].astype(np.int64)
+        return self._labels[rows]
 
     def paths(self, rows: NDArray[np.int64]) -> list[str]:
         """Paths of rows, as the source knows them."""
@@ -95,9 +94,25 @@ class Index:
 
     def counts(self, split: str) -> dict[str, int]:
         """Images per class of a split, 0 where it has none."""
-        chosen = self.table.filter(pc.equal(self.table["split"], split))["class"].value_counts().to_pylist()
-        found = {entry["values"]: entry["counts"] for entry in chosen}
-        return {name: found.get(name, 0) for name in self.classes}
+        counts = np.bincount(self._labels[self.rows(split)], minlength=len(self.classes))
+        return dict(zip(self.classes, counts.tolist(), strict=True))
 
-    def _column(self, name: str, mask: Any) -> NDArray[np.int64]:
-        return np.asarray(self.table.filter(mask)[name].to_numpy()).astype(np.int64)
+    @cached_property
+    def _labels(self) -> NDArray[np.int64]:
+        return np.asarray(self.table["label"].to_numpy()).astype(np.int64)
+
+    def _is_split(self, split: str) -> NDArray[np.bool_]:
+        return np.asarray(pc.equal(self.table["split"], split).to_numpy())
+
+    @cached_property
+    def _grouped(self) -> dict[str, list[NDArray[np.int64]]]:
+        return {}
+
+    def _rows_by_class(self, split: str) -> list[NDArray[np.int64]]:
+        """Rows of each class of a split, ascending; found once, as a data set may have a thousand classes."""
+        if split not in self._grouped:
+            rows = self.rows(split)
+            order = np.argsort(self._labels[rows], kind="stable")
+            ends = np.cumsum(list(self.counts(split).values()))[:-1]
+            self._grouped[split] = np.split(rows[order], ends)
+        return self._grouped[split]

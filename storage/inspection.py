@@ -7,7 +7,7 @@ from pathlib import Path
 
 import zarr
 
-from storage.artifact import Mark, Record
+from storage.artifact import Mark, Record, load_saved
 from storage.files import list_files
 
 
@@ -29,7 +29,7 @@ def artifact_folders(root: Path) -> list[Path]:
 def describe(path: Path) -> str:
     """A page of text on one artifact."""
     folder = _artifact(path)
-    record = _record(folder)
+    record = load_saved(Record, folder / "record.json")
     marks = _marks(folder)
     lines = [
         f"{folder.parent.name}/{folder.name}: " + ("complete" if record else f"not complete, {len(marks)} units so far")
@@ -44,19 +44,28 @@ def describe(path: Path) -> str:
     for store in sorted(folder.glob("*.zarr")):
         lines.append(f"{store.name}:")
         for name, group in sorted(zarr.open_group(store, mode="r").groups()):
+            if name.endswith(".partial"):  # a write was cut off
+                continue
             lines.append(f"  {name}: " + ", ".join(f"{k} {a.shape} {a.dtype}" for k, a in sorted(group.arrays())))
     return "\n".join(lines)
 
 
 def verify_folder(folder: Path) -> list[str]:
-    """Read every file of an artifact's units; drop the marks of damaged ones. Returns a line per damaged file."""
-    lines = []
-    for unit, mark in _marks(folder).items():
-        bad = [name for name, stamp in mark.files.items() if not stamp.holds(folder / name, deep=True)]
-        lines += [f"damaged: {folder.parent.name}/{folder.name}, unit {unit}, file {name}" for name in bad]
+    """Read every file of an artifact; drop the marks of damaged units. Returns a line per damaged file."""
+    name, lines, marked = f"{folder.parent.name}/{folder.name}", [], set()
+    record_path = folder / "record.json"
+    record = load_saved(Record, record_path)
+    if record is None and record_path.exists():
+        lines.append(f"damaged: {name}, file record.json")
+        record_path.unlink()
+    for path in list_files(folder / "marks"):
+        unit, mark = _unit_of(folder, path), load_saved(Mark, path)
+        bad = [f"marks/{unit}.json"] if mark is None else _damaged(folder, mark)
+        lines += [f"damaged: {name}, unit {unit}, file {file}" for file in bad]
+        marked.add(unit)
         if bad:
-            _mark_path(folder, unit).unlink(missing_ok=True)
-    return lines
+            path.unlink(missing_ok=True)
+    return lines + [f"missing: {name}, unit {unit}" for unit in (record.units if record else []) if unit not in marked]
 
 
 def forget_units(path: Path, units: list[str]) -> list[str]:
@@ -86,15 +95,17 @@ def _is_artifact(path: Path) -> bool:
     return (path / "marks").is_dir()
 
 
-def _record(folder: Path) -> Record | None:
-    path = folder / "record.json"
-    return Record.model_validate_json(path.read_bytes()) if path.exists() else None
-
-
 def _marks(folder: Path) -> dict[str, Mark]:
-    files = list_files(folder / "marks")
-    marks = [Mark.model_validate_json(file.read_bytes()) for file in files]
-    return {mark.unit: mark for mark in marks}
+    marks = {_unit_of(folder, path): load_saved(Mark, path) for path in list_files(folder / "marks")}
+    return {unit: mark for unit, mark in marks.items() if mark}
+
+
+def _damaged(folder: Path, mark: Mark) -> list[str]:
+    return [name for name, stamp in mark.files.items() if not stamp.holds(folder / name, deep=True)]
+
+
+def _unit_of(folder: Path, mark_path: Path) -> str:
+    return mark_path.relative_to(folder / "marks").with_suffix("").as_posix()
 
 
 def _mark_path(folder: Path, unit: str) -> Path:

@@ -35,9 +35,9 @@ class LatentStore:
         self.path = path
 
     def prepare_class(self, name: str, rows: NDArray[np.int64], shape: tuple[int, ...]) -> None:
-        """Make the empty arrays of a class, before any of its latents. Does nothing to arrays that are there."""
+        """Make the empty arrays of a class, before any of its latents. Arrays that are there and fit are kept."""
         folder = self.path / name
-        if (folder / "zarr.json").exists():
+        if self._is_prepared(name, rows, shape):
             return
         _root(self.path)
         n = len(rows)
@@ -55,6 +55,15 @@ class LatentStore:
                 fill_value=float("nan"),
                 dimension_names=LATENT_AXES,
             )
+
+    def _is_prepared(self, name: str, rows: NDArray[np.int64], shape: tuple[int, ...]) -> bool:
+        """Whether the class's arrays can be opened and are those of these rows."""
+        try:
+            zarr.open_group(self.path / name, mode="r")
+            array = zarr.open_array(self.path / name / "latents", mode="r")
+            return array.shape == (len(rows), *shape) and np.array_equal(self.read_rows(name), rows)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # absent, or damaged: all its blocks are too
+            return False
 
     def write_block(self, name: str, block: int, latents: NDArray[np.float16]) -> list[Path]:
         """Write one shard (at most BLOCK_IMAGES, C, H, W). Returns the files that make it up."""

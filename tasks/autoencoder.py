@@ -14,7 +14,7 @@ from tasks.outcome import DiskKeeper, cached
 from tasks.real import read_split
 from tasks.shard import indexed
 
-VERSION = 1
+VERSION = 2
 
 
 @task(task_run_name="autoencoder-{artifact.digest}")

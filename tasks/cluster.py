@@ -18,7 +18,6 @@ from tasks.shard import indexed
 
 VERSION = 1
 STORE = "prototypes.zarr"
-WEIGHTINGS = ("uniform", "sqrt", "mass")
 
 
 def prototypes_of(artifact: Artifact) -> ClassStore:
@@ -39,14 +38,13 @@ def cluster(
     """Quantise each of these classes that the store does not hold yet."""
     latents = artifact.parents["encode"]
     _, index = indexed(latents.parents["shard"])
-    missing = artifact.missing(units(artifact, index, class_names))
+    wanted = units(artifact, index, class_names)
+    missing = artifact.missing(wanted)
     if not missing and artifact.is_done():
         return cached(artifact)
-    from ddoq_core import class_weights, quantize
+    from ddoq_core import quantize
     from ddoq_core.seeds import derive_seed
-    from ddoq_core.wasserstein import w2
 
-    wanted = units(artifact, index)
     for name in missing:
         clock = Clock()
         with clock("read"):
@@ -60,7 +58,6 @@ def cluster(
                 num_starts=config.num_starts,
                 seed=derive_seed(seed, "cluster", name),
             )
-            facts = {f"w2_{rule}": w2(flat, found.centroids, class_weights(found.counts, rule)) for rule in WEIGHTINGS}
         with clock("write"):
             arrays: dict[str, NDArray[Any]] = {
                 "centroids": found.centroids.reshape(num_points, *z.shape[1:]),
@@ -69,7 +66,6 @@ def cluster(
                 "medoids": found.medoids,
             }
             files = prototypes_of(artifact).write_class(name, arrays, inertia=found.inertia, w2=found.w2)
-        artifact.commit(name, files, inputs=wanted[name], clock=clock, facts=facts)
-    if not artifact.missing(wanted):
-        artifact.finish(wanted)
+        artifact.commit(name, files, inputs=wanted[name], clock=clock, facts={"w2": found.w2, "images": len(z)})
+    artifact.finish_if_whole(len(index.classes), lambda: units(artifact, index))
     return str(artifact)

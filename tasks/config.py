@@ -133,7 +133,9 @@ class DecodeConfig(Settings):
     strength: float = Field(0.7, gt=0, le=1, description="share of the noise schedule that the centroid is noised to")
     guidance_scale: float = Field(8.0, ge=0)
     num_steps: PositiveInt = 50
-    prompt: str = Field("{name}", description="stable-diffusion: the class prompt; {name} is the class's name")
+    prompt: str = Field(
+        "{name}", description="stable-diffusion: the class prompt; {name} is its name, of ImageNet its class line"
+    )
     negative_prompt: str = "cartoon, anime, painting"
 
 

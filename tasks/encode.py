@@ -46,13 +46,13 @@ def class_content(artifact: Artifact, class_name: str, num_images: int) -> str:
 def encode(artifact: Artifact, images: ImageConfig, class_names: tuple[str, ...], batch: str) -> State | str:
     """Encode the blocks of these classes that the store does not hold yet."""
     shard, index = indexed(artifact.parents["shard"])
-    missing = artifact.missing(units(artifact, index, class_names))
+    wanted = units(artifact, index, class_names)
+    missing = artifact.missing(wanted)
     if not missing and artifact.is_done():
         return cached(artifact)
     from ddoq_core import autoencoder as core
 
     store = latents_of(artifact)
-    wanted = units(artifact, index)
     for unit in missing:
         clock = Clock()
         name, block = unit.rsplit("/", 1)
@@ -67,6 +67,6 @@ def encode(artifact: Artifact, images: ImageConfig, class_names: tuple[str, ...]
             store.prepare_class(name, class_rows, z.shape[1:])
             files = store.write_block(name, int(block), z)
         artifact.commit(unit, files, inputs=wanted[unit], clock=clock, facts={"images": len(rows)})
-    if not artifact.missing(wanted):
-        artifact.finish(wanted)
+    num_units = sum(len(block_names(name, count)) for name, count in index.counts("train").items())
+    artifact.finish_if_whole(num_units, lambda: units(artifact, index))
     return str(artifact)

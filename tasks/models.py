@@ -74,6 +74,7 @@ def _classifier(folder: str, content: str) -> Any:
 @lru_cache(maxsize=2)
 def _prior(folder: str, content: str, class_names: tuple[str, ...], prompt: str, negative_prompt: str) -> Any:
     from ddoq_core import prior
+    from ddoq_core.class_names import describe
 
     elsewhere = Path(folder) / "weights.json"
     if not elsewhere.exists():
@@ -81,5 +82,5 @@ def _prior(folder: str, content: str, class_names: tuple[str, ...], prompt: str,
     told = json.loads(elsewhere.read_text())
     if told["kind"] == "dit":
         return prior.load_dit(told["weights"], class_names)
-    prompts = [prompt.format(name=name) for name in class_names]
+    prompts = [prompt.format(name=describe(name)) for name in class_names]
     return prior.load_stable_diffusion(told["weights"], prompts, negative_prompt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from storage.files import write_whole
 
 SAVE_EVERY_SECONDS = 10.0
 TELL_EVERY_SECONDS = 0.3
+HASH_BYTES = 32  # at the start of a saved state
 
 
 def cached(artifact: Artifact) -> State:
@@ -36,15 +38,17 @@ class DiskKeeper:
         self._saved = self._told = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The state last saved, or None. A file that cannot be read is dropped: training starts over."""
+        """The state last saved, or None. A file that is not as it was saved is dropped: training starts over."""
+        path = self.artifact.checkpoint_path
+        if not path.exists():
+            return None
         import torch
 
-        path = self.artifact.checkpoint_path
-        try:
-            return torch.load(path, weights_only=True) if path.exists() else None
-        except (RuntimeError, EOFError, OSError, ValueError):
-            path.unlink(missing_ok=True)
+        data = path.read_bytes()
+        if hashlib.sha256(data[HASH_BYTES:]).digest() != data[:HASH_BYTES]:  # torch itself reads flipped numbers
+            path.unlink()
             return None
+        return torch.load(io.BytesIO(data[HASH_BYTES:]), weights_only=True)
 
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
         """Write the state, at most every few seconds."""
@@ -54,7 +58,8 @@ class DiskKeeper:
 
         buffer = io.BytesIO()
         torch.save(state(), buffer)
-        write_whole(self.artifact.checkpoint_path, buffer.getvalue())
+        data = buffer.getvalue()
+        write_whole(self.artifact.checkpoint_path, hashlib.sha256(data).digest() + data)
         self._saved = time.monotonic()
 
     def tell(self, done: int, total: int, note: str) -> None:

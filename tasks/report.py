@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 from prefect import State, task
 
 from storage.artifact import Artifact, Record
 from storage.clock import Clock
 from storage.index import Index
-from tasks.config import STAGES, Recipe
+from tasks.cluster import prototypes_of
+from tasks.config import STAGES, Recipe, Weighting
+from tasks.encode import latents_of
 from tasks.outcome import cached
 from tasks.shard import indexed
 from tasks.train import distilled_set
@@ -39,11 +42,12 @@ def report(artifact: Artifact, recipe: Recipe) -> State | str:
         rows = results(artifact, recipe)
         galleries = [gallery(decoded_of(artifact, recipe, method), recipe, method) for method in recipe.methods]
     with clock("compute"):
-        page = _render(artifact, recipe, rows, galleries)
-        figure = _figure(rows, "png")
+        figure = _figure(rows)
+        page = _render(artifact, recipe, rows, galleries, figure)
     with artifact.writing(FOLDER, clock) as folder:
         (folder / "report.html").write_text(page)
         (folder / "results.png").write_bytes(figure)
+        contact_sheet(galleries[0]).save(folder / "pictures.png")
         (folder / "results.json").write_text(json.dumps(rows, indent=1))
         with (folder / "results.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, [key for key in rows[0] if key != "top1"])
@@ -67,11 +71,10 @@ def _row(artifact: Artifact, recipe: Recipe, method: str, architecture: str) -> 
     scores = [artifact.parents[f"{method}/{architecture}/{seed}"] for seed in recipe.seeds]
     top1 = [float(score.record().facts["top1"]) for score in scores]
     _, _, weights = recipe.settings_of(method)
-    decoded = scores[0].parents["train"].parents["decode"]
+    draws = {str(d): d for d in (score.parents["train"].parents["decode"] for score in scores)}.values()
+    decoded = next(iter(draws))
     _, index = indexed(_shard_of(decoded))
     _, labels, w = distilled_set(decoded, index, weights)
-    marks = decoded.parents["cluster"].marks().values()
-    distances = [mark.facts[key] for mark in marks if (key := f"w2_{weights}") in mark.facts]
     return {
         "method": method,
         "architecture": architecture,
@@ -81,9 +84,28 @@ def _row(artifact: Artifact, recipe: Recipe, method: str, architecture: str) -> 
         "top1_mean": fmean(top1),
         "top1_std": stdev(top1) if len(top1) > 1 else 0.0,
         "top1": top1,
-        "w2": fmean(distances) if distances else None,
+        "w2": fmean(_mean_w2(draw, index, weights) for draw in draws),
         "n_eff": fmean(effective_sample_size(w[labels == c]) for c in range(len(index.classes))),
     }
+
+
+def _mean_w2(decoded: Artifact, index: Index, weights: Weighting) -> float:
+    """W2 in latent space between a class and its weighted points (centroids, or the real images that stand for
+    them), mean over the classes that are shown."""
+    from ddoq_core import class_weights
+    from ddoq_core.wasserstein import w2
+
+    prototypes = decoded.parents["cluster"]
+    latents = latents_of(prototypes.parents["encode"])
+    distances = []
+    for name in index.classes[:MOST_CLASSES]:
+        z = latents.read_class(name)
+        flat = z.reshape(len(z), -1)
+        found = prototypes_of(prototypes).read_class(name)
+        medoids = decoded.config["method"] == "medoid"
+        points = flat[found["medoids"]] if medoids else found["centroids"].reshape(len(found["centroids"]), -1)
+        distances.append(w2(flat, points, class_weights(found["counts"], weights)))
+    return fmean(distances)
 
 
 def decoded_of(artifact: Artifact, recipe: Recipe, method: str) -> Artifact:
@@ -93,11 +115,25 @@ def decoded_of(artifact: Artifact, recipe: Recipe, method: str) -> Artifact:
 
 
 def gallery(decoded: Artifact, recipe: Recipe, method: str) -> dict[str, Any]:
-    """The pictures of a method with their weights, class by class, for the page."""
+    """The pictures of a method with their weights, class by class, to be shown."""
     _, index = indexed(_shard_of(decoded))
     _, _, weights = recipe.settings_of(method)
     pictures, labels, w = distilled_set(decoded, index, weights)
     return {"method": method, "weights": weights, "classes": list(_classes(index, pictures, labels, w))}
+
+
+def contact_sheet(gallery: dict[str, Any]) -> Image.Image:
+    """A row of pictures per class, each with its weight below."""
+    rows = [cls["pictures"] for cls in gallery["classes"]]
+    tile, step, line = 64, 70, 84
+    sheet = Image.new("RGB", (step * max(map(len, rows)) + 6, line * len(rows) + 6), "white")
+    pen = ImageDraw.Draw(sheet)
+    for y, row in enumerate(rows):
+        for x, shown in enumerate(row):
+            left, top = 6 + step * x, 6 + line * y
+            sheet.paste(Image.fromarray(shown["picture"]).resize((tile, tile), Image.Resampling.NEAREST), (left, top))
+            pen.text((left + tile / 2, top + tile + 8), shown["weight"], fill="#444", anchor="mm", font_size=11)
+    return sheet
 
 
 def _classes(
@@ -107,12 +143,20 @@ def _classes(
         rows = np.flatnonzero(labels == label)[:MOST_PICTURES]
         most = float(w[rows].max())
         shown = [
-            {"png": _png(pictures[k]), "weight": f"{w[k]:.2f}", "height": round(100 * float(w[k]) / most)} for k in rows
+            {
+                "picture": pictures[k],
+                "png": _png(pictures[k]),
+                "weight": f"{w[k]:.2f}",
+                "height": round(100 * float(w[k]) / most),
+            }
+            for k in rows
         ]
         yield {"name": name, "pictures": shown}
 
 
-def _render(artifact: Artifact, recipe: Recipe, rows: list[dict[str, Any]], galleries: list[dict[str, Any]]) -> str:
+def _render(
+    artifact: Artifact, recipe: Recipe, rows: list[dict[str, Any]], galleries: list[dict[str, Any]], figure: bytes
+) -> str:
     from jinja2 import Environment
 
     costs = list(_costs(artifact))
@@ -121,8 +165,9 @@ def _render(artifact: Artifact, recipe: Recipe, rows: list[dict[str, Any]], gall
         recipe=recipe,
         rows=rows,
         galleries=galleries,
-        figure=base64.b64encode(_figure(rows, "png")).decode(),
+        figure=base64.b64encode(figure).decode(),
         costs=costs,
+        models=_models(artifact),
         settings=json.dumps(recipe.model_dump(mode="json"), indent=1),
         versions=next(iter(artifact.parents.values())).record().versions,
         shown=(MOST_CLASSES, MOST_PICTURES),
@@ -147,6 +192,15 @@ def _costs(artifact: Artifact) -> Iterator[dict[str, Any]]:
             }
 
 
+def _models(artifact: Artifact) -> list[str]:
+    """What is known of the models that this result rests on."""
+    facts = {ancestor.stage: ancestor.record().facts for ancestor in _ancestors(artifact)}
+    lines = [f"Teacher: top-1 {facts['teacher']['top1']:.1%} on held-out real images."]
+    if "psnr_db" in facts.get("autoencoder", {}):
+        lines.append(f"Autoencoder: {facts['autoencoder']['psnr_db']:.1f} dB PSNR on held-out real images.")
+    return lines
+
+
 def _ancestors(artifact: Artifact) -> Iterator[Artifact]:
     for parent in artifact.parents.values():
         yield parent
@@ -158,15 +212,13 @@ def _shard_of(decoded: Artifact) -> Artifact:
 
 
 def _png(picture: NDArray[np.uint8]) -> str:
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _figure(rows: list[dict[str, Any]], kind: str) -> bytes:
-    """Accuracy with its spread, and W2, by method."""
+def _figure(rows: list[dict[str, Any]]) -> bytes:
+    """PNG of the accuracy with its spread, and W2, by method."""
     from matplotlib.figure import Figure
 
     names = [f"{r['method']}\n{r['architecture']}" for r in rows]
@@ -179,5 +231,5 @@ def _figure(rows: list[dict[str, Any]], kind: str) -> bytes:
     right.set_xlabel("W2 to the class, mean over classes")
     left.invert_yaxis()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=120, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()

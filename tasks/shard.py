@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,13 @@ def shard_artifact(root: Path, data: DataConfig) -> Artifact:
 
 def indexed(artifact: Artifact) -> tuple[Artifact, Index]:
     """A finished shard artifact under its identity, the index's content, and the index."""
-    artifact.record()
-    index = Index.read(artifact.path / UNIT)
+    index = _index(artifact.path / UNIT, artifact.content())
     return artifact.known_as(index.identity), index
+
+
+@lru_cache(maxsize=2)
+def _index(folder: Path, content: str) -> Index:
+    return Index.read(folder)
 
 
 @task(task_run_name="shard-{artifact.label}")

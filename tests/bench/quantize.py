@@ -3,6 +3,7 @@
 1. Inertia and seconds on one core against scikit-learn's KMeans (20 runs) and faiss (25 iterations).
 2. W2 to the class on real latents against D4M's stream with uniform weights, every value confirmed by POT.
 3. W2 against K with the effective dimension, and a figure.
+4. With --scale, as it takes long and 11 GB of disk: the cluster stage on latents the size of ImageNet-1K.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ddoq_core.quantize import Method
 from ddoq_core.wasserstein import w2
 from tests.bench import latents
 from tests.bench.latents import Latents
+from tests.bench.scale import through_the_stage
 from tests.bench.w2_curve import draw_curves
 
 DIMENSIONS = (4096, 16384)
@@ -155,7 +157,13 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, default=latents.ROOT / ".cache/bench/w2-against-k.png")
     parser.add_argument("--imagenette-per-class", type=int, default=latents.IMAGENETTE.per_class)
     parser.add_argument("--only", choices=["race", "w2", "curve"], help="one part alone")
+    parser.add_argument("--scale", action="store_true", help="part 4 alone")
+    parser.add_argument("--scale-classes", type=int, default=1000)
+    parser.add_argument("--scale-root", type=Path, default=latents.ROOT / ".cache/bench")
     args = parser.parse_args()
+    if args.scale:
+        print(json.dumps(through_the_stage(args.scale_root, args.scale_classes, 50, console)))
+        return
 
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)

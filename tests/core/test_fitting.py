@@ -1,0 +1,178 @@
+"""The training loop: cut anywhere, it goes on bit for bit."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers.training_utils import EMAModel
+from torch import nn
+
+from ddoq_core.fitting import cosine_by_epoch, fit, one_cycle, weight_decay_groups
+
+NUM_STEPS = 24
+
+
+class Cut(Exception):
+    """A training is killed."""
+
+
+class BufferKeeper:
+    """Keeps every state as the bytes a file would hold, and kills the training after some steps."""
+
+    def __init__(self, cuts: tuple[int, ...] = ()) -> None:
+        self.bytes = b""
+        self.cuts = set(cuts)
+        self.told: list[tuple[int, int]] = []
+
+    def load(self) -> dict[str, Any] | None:
+        return torch.load(io.BytesIO(self.bytes), weights_only=True) if self.bytes else None
+
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
+        buffer = io.BytesIO()
+        torch.save(state(), buffer)
+        self.bytes = buffer.getvalue()
+        step = self.told[-1][0]
+        if step in self.cuts:
+            self.cuts.remove(step)
+            raise Cut
+
+    def tell(self, done: int, total: int, note: str) -> None:
+        self.told.append((done, total))
+
+
+def train_once(keeper: BufferKeeper, learning_rate: float = 1e-2) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """Weights, buffers, their average and the losses of a net with batch norm and dropout, in a process of its own."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1))
+    torch.manual_seed(len(keeper.told))  # a new process has another global state
+    average = EMAModel(model.parameters(), decay=0.9)
+    optimizer = torch.optim.AdamW(weight_decay_groups(model, 0.01), learning_rate)
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        x = torch.randn(16, 4, generator=generator)
+        return (model(x) - x.sum(1, keepdim=True)).square().mean()
+
+    losses = fit(
+        loss,
+        NUM_STEPS,
+        model=model,
+        optimizer=optimizer,
+        schedule=one_cycle(optimizer, learning_rate, NUM_STEPS),
+        seed=7,
+        keeper=keeper,
+        extra={"average": average},
+        after_step=lambda: average.step(model.parameters()),
+    )
+    shadows = {f"average.{k}": p for k, p in enumerate(average.shadow_params)}
+    return {**model.state_dict(), **shadows}, losses
+
+
+def train(keeper: BufferKeeper) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """Run until it is not killed."""
+    while True:
+        try:
+            return train_once(keeper)
+        except Cut:
+            continue
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> tuple[dict[str, torch.Tensor], list[float]]:
+    return train(BufferKeeper())
+
+
+@pytest.mark.parametrize("cuts", [*((step,) for step in range(1, NUM_STEPS + 1)), (1, 2, 3), (5, 17)])
+def test_a_cut_training_equals_the_uninterrupted_one_bit_for_bit(
+    uninterrupted: tuple[dict[str, torch.Tensor], list[float]], cuts: tuple[int, ...]
+) -> None:
+    state, losses = train(BufferKeeper(cuts))
+    assert state.keys() == uninterrupted[0].keys()
+    assert all(torch.equal(state[name], value) for name, value in uninterrupted[0].items())
+    assert losses == uninterrupted[1]
+
+
+def test_a_resumed_training_does_only_the_steps_that_are_left() -> None:
+    keeper = BufferKeeper((20,))
+    train(keeper)
+    assert keeper.told == [(step, NUM_STEPS) for step in range(1, NUM_STEPS + 1)]
+
+
+def test_a_training_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], 0.1)
+    module = nn.Dropout(0.5)
+    module.register_parameter("weight", weight)
+    schedule = cosine_by_epoch(optimizer, 1, 3)
+    keeper = BufferKeeper()
+    fit(lambda *_: module(weight).sum(), 3, model=module, optimizer=optimizer, schedule=schedule, seed=0, keeper=keeper)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_training_that_diverges_says_where_and_is_not_saved() -> None:
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    schedule = cosine_by_epoch(optimizer, 1, 5)
+    keeper = BufferKeeper()
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        return model(torch.ones(1)).sum() * (math.nan if step == 3 else 1.0)
+
+    with pytest.raises(FloatingPointError, match="loss is nan at step 4 of 5: lower the learning rate"):
+        fit(loss, 5, model=model, optimizer=optimizer, schedule=schedule, seed=0, keeper=keeper)
+    saved = keeper.load()
+    assert saved is not None and saved["step"] == 3
+    assert all(torch.isfinite(value).all() for value in saved["model"].values())
+
+
+@pytest.mark.parametrize("num_steps", [1, 7, 20, 50])
+def test_the_losses_are_means_over_twentieths_of_the_steps(num_steps: int) -> None:
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    schedule = cosine_by_epoch(optimizer, 1, num_steps)
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        return 0 * model(torch.ones(1)).sum() + step
+
+    losses = fit(loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=0, keeper=BufferKeeper())
+    parts = [[s for s in range(num_steps) if s * 20 // num_steps == k] for k in range(20)]
+    assert losses == pytest.approx([sum(p) / len(p) for p in parts if p])
+
+
+def rates(schedule: torch.optim.lr_scheduler.LRScheduler, num_steps: int) -> list[float]:
+    found = []
+    for _ in range(num_steps):
+        found.append(schedule.get_last_lr()[0])
+        schedule.optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_the_cosine_holds_its_rate_for_an_epoch() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.5)
+    expected = [0.5 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
+    assert expected[0] == 0.5 and expected[2] == pytest.approx(0.25)
+    assert rates(cosine_by_epoch(optimizer, 4, 3), 12) == pytest.approx([r for r in expected for _ in range(3)])
+
+
+def test_one_cycle_peaks_after_a_tenth_and_ends_at_nothing() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.5)
+    found = rates(one_cycle(optimizer, 0.5, 100), 100)
+    assert max(found) == pytest.approx(0.5, rel=1e-2) and found.index(max(found)) in (9, 10)
+    assert found[0] == pytest.approx(0.5 / 25) and found[-1] < 1e-3
+
+
+def test_only_matrices_decay() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    decayed, free = weight_decay_groups(model, 0.3)
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
+    assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3, 3, 3), (2, 4)]
+    assert [tuple(p.shape) for p in free["params"]] == [(4,), (4,), (4,), (2,)]
+    assert len(decayed["params"] + free["params"]) == len(list(model.parameters()))

@@ -1,0 +1,297 @@
+"""Diffusion priors: sampling equals diffusers' own pipelines, on tiny random weights saved and loaded as real ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    SchedulerMixin,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from ddoq_core.prior import (
+    dit_prior,
+    load_dit,
+    load_stable_diffusion,
+    load_trained_prior,
+    train_prior,
+    unit_noise,
+)
+from tests.core.test_fitting import BufferKeeper, Cut
+
+PROMPTS = ("cat", "dog", "cat dog")
+NEGATIVE = "a dog a"
+SD_SCHEDULE: dict[str, Any] = {
+    "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1,
+}  # fmt: skip
+SCHEDULERS: dict[str, SchedulerMixin] = {
+    "PNDM": PNDMScheduler(**SD_SCHEDULE, skip_prk_steps=True, set_alpha_to_one=False),
+    "DDIM": DDIMScheduler(**SD_SCHEDULE, clip_sample=False, set_alpha_to_one=False),
+    "Euler": EulerDiscreteScheduler(**SD_SCHEDULE),
+    "DPM++": DPMSolverMultistepScheduler(**SD_SCHEDULE),
+}
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def tiny_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",),
+        up_block_types=("UpDecoderBlock2D",),
+        block_out_channels=(8,),
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=8,
+    )
+
+
+def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Byte pairs of a few letters, as CLIP's own files spell them."""
+    folder.mkdir(parents=True)
+    letters = [*"acdogt", *(f"{letter}</w>" for letter in "acdogt")]
+    tokens = [*letters, "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: k for k, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=12)
+
+
+@pytest.fixture(scope="module")
+def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sd")
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer(folder / "words")
+    text_config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=12,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    pipeline = StableDiffusionPipeline(
+        vae=tiny_vae(),
+        text_encoder=CLIPTextModel(text_config),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=SCHEDULERS["PNDM"],
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder / "pipeline")
+    return folder / "pipeline"
+
+
+@pytest.fixture(scope="module")
+def dit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,  # noise and variance, as in DiT-XL/2
+        num_layers=2,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=1000,
+    )
+    for parameter in transformer.parameters():  # a fresh DiT's last layers are small: let the classes matter
+        parameter.data += 0.1 * torch.randn(parameter.shape)
+    folder = tmp_path_factory.mktemp("dit")
+    DiTPipeline(transformer, tiny_vae(), DDIMScheduler()).save_pretrained(folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["id2label"] = {"1": "goldfish, Carassius auratus", "3": "shark", "7": "cock"}  # as published, not saved
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize(("strength", "num_steps"), [(0.7, 10), (1.0, 6), (0.35, 10)])
+def test_sampling_equals_diffusers_image_to_image(sd_folder: Path, name: str, strength: float, num_steps: int) -> None:
+    z = torch.randn(3, 4, 8, 8, generator=seeded(1))
+    theirs = StableDiffusionImg2ImgPipeline.from_pretrained(
+        sd_folder, safety_checker=None, requires_safety_checker=False, low_cpu_mem_usage=False
+    )
+    theirs.scheduler = type(SCHEDULERS[name]).from_config(SCHEDULERS[name].config)
+    theirs.set_progress_bar_config(disable=True)
+    expected = theirs(
+        prompt=list(PROMPTS),
+        negative_prompt=[NEGATIVE] * 3,
+        image=z,
+        strength=strength,
+        num_inference_steps=num_steps,
+        guidance_scale=8.0,
+        generator=seeded(2),
+        output_type="latent",
+    ).images
+    loaded = load_stable_diffusion(str(sd_folder), PROMPTS, NEGATIVE)
+    assert isinstance(loaded.scheduler, PNDMScheduler)
+    prior = replace(loaded, scheduler=type(SCHEDULERS[name]).from_config(SCHEDULERS[name].config))
+    noise = torch.randn(z.shape, generator=seeded(2))
+    settings: dict[str, Any] = {"strength": strength, "guidance_scale": 8.0, "num_steps": num_steps}
+    found = prior.sample(z, torch.arange(3), noise, **settings)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (found - z).abs().max() > 0.1
+    again = prior.sample(z, torch.arange(3), noise, **settings)
+    assert torch.equal(again, found)  # a schedule that was used carries nothing over
+
+
+def test_the_prompt_and_the_negative_prompt_matter(sd_folder: Path) -> None:
+    z, noise = (torch.randn(2, 4, 8, 8, generator=seeded(k)) for k in (1, 2))
+    settings: dict[str, Any] = {"strength": 0.7, "guidance_scale": 8.0, "num_steps": 4}
+    prior = load_stable_diffusion(str(sd_folder), PROMPTS, NEGATIVE)
+    other = load_stable_diffusion(str(sd_folder), PROMPTS, "cat")
+    cats = prior.sample(z, torch.zeros(2, dtype=torch.long), noise, **settings)
+    assert not torch.allclose(cats, prior.sample(z, torch.ones(2, dtype=torch.long), noise, **settings), atol=1e-4)
+    assert not torch.allclose(cats, other.sample(z, torch.zeros(2, dtype=torch.long), noise, **settings), atol=1e-4)
+
+
+def test_sampling_equals_the_dit_pipeline(dit_folder: Path) -> None:
+    num_steps, names = 8, ("goldfish", "cock")
+    theirs = DiTPipeline.from_pretrained(dit_folder, low_cpu_mem_usage=False)
+    theirs.set_progress_bar_config(disable=True)
+    ids = theirs.get_label_ids(list(names))
+    assert ids == [1, 7]
+    expected = theirs(ids, 4.0, generator=seeded(3), num_inference_steps=num_steps, output_type="pt").images
+    prior = load_dit(str(dit_folder), names)
+    start = torch.randn(2, 4, 8, 8, generator=seeded(3))
+    prior.scheduler.set_timesteps(num_steps)
+    kept = (1 - prior.scheduler.alphas_cumprod[prior.scheduler.timesteps[0]]).sqrt()
+    z = prior.sample(
+        torch.zeros_like(start), torch.arange(2), start / kept, strength=1.0, guidance_scale=4.0, num_steps=num_steps
+    )
+    with torch.inference_mode():
+        pictures = theirs.vae.decode(z / theirs.vae.config.scaling_factor).sample / 2 + 0.5
+    torch.testing.assert_close(pictures.clamp(0, 1), expected, rtol=0, atol=1e-4)
+    assert expected.std() > 1e-2
+    swapped = prior.sample(
+        torch.zeros_like(start),
+        torch.tensor([1, 0]),
+        start / kept,
+        strength=1.0,
+        guidance_scale=4.0,
+        num_steps=num_steps,
+    )
+    assert (swapped - z).abs().max() > 1e-2
+
+
+def test_a_picture_does_not_depend_on_its_batch(dit_folder: Path) -> None:
+    prior = load_dit(str(dit_folder), ("cock", "goldfish", "shark"))
+    z, noise = (torch.randn(3, 4, 8, 8, generator=seeded(k)) for k in (1, 2))
+    settings: dict[str, Any] = {"strength": 0.5, "guidance_scale": 2.0, "num_steps": 6}
+    together = prior.sample(z, torch.arange(3), noise, **settings)
+    for k in range(3):
+        alone = prior.sample(z[k : k + 1], torch.tensor([k]), noise[k : k + 1], **settings)
+        torch.testing.assert_close(alone[0], together[k], rtol=1e-4, atol=1e-4)
+
+
+def test_no_strength_gives_the_centroid_back_and_no_guidance_the_class_alone(dit_folder: Path) -> None:
+    prior = load_dit(str(dit_folder), ("cock", "goldfish"))
+    z, noise = (torch.randn(2, 4, 8, 8, generator=seeded(k)) for k in (1, 2))
+    labels = torch.arange(2)
+    assert torch.equal(prior.sample(z, labels, noise, strength=0.05, guidance_scale=4.0, num_steps=10), z)
+    alone = replace(prior, unconditional=torch.tensor(3))  # at scale 1 it does not count
+    found = [p.sample(z, labels, noise, strength=0.5, guidance_scale=1.0, num_steps=4) for p in (prior, alone)]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+
+
+def test_classes_the_prior_does_not_know_are_refused(dit_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"does not know 2 classes, the first is 'n99999999'"):
+        load_dit(str(dit_folder), ("cock", "n01440764", "n99999999", "our own"))
+
+
+def test_imagenet_folders_go_by_wordnet_id(dit_folder: Path) -> None:
+    assert load_dit(str(dit_folder), ("n01440764", "n01443537", "cock")).conditions.tolist() == [0, 1, 7]
+
+
+def test_a_folder_that_holds_no_pipeline_is_refused(tmp_path: Path) -> None:
+    for load in (lambda: load_dit(str(tmp_path), ("a",)), lambda: load_stable_diffusion(str(tmp_path), ("a",), "")):
+        with pytest.raises(OSError):
+            load()
+
+
+PRIOR_SETTINGS: dict[str, Any] = {
+    "num_layers": 2, "num_heads": 2, "head_dim": 8, "patch_size": 2, "num_steps": 60, "batch_size": 32,
+    "learning_rate": 3e-3, "label_dropout": 0.1, "seed": 0,
+}  # fmt: skip
+
+
+def two_clouds(n: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.arange(n) % 2
+    z = np.random.default_rng(0).normal(size=(n, 2, 4, 4)) * 0.1 + np.where(labels, 1.0, -1.0)[:, None, None, None]
+    return z.astype(np.float32), labels
+
+
+def test_a_trained_prior_brings_noise_to_its_class_also_when_saved_and_loaded(tmp_path: Path) -> None:
+    z, labels = two_clouds()
+    transformer, scheduler, losses = train_prior(
+        z, labels, 2, **{**PRIOR_SETTINGS, "num_steps": 200}, keeper=BufferKeeper()
+    )
+    assert losses[-1] < losses[0] / 2
+    transformer.save_pretrained(tmp_path / "transformer")
+    scheduler.save_pretrained(tmp_path / "scheduler")
+    loaded = load_trained_prior(tmp_path)
+    wanted = torch.tensor([0, 1] * 8)
+    noise = unit_noise((16, 2, 4, 4), 0, "n01")
+    settings: dict[str, Any] = {"strength": 1.0, "guidance_scale": 2.0, "num_steps": 20}
+    found = loaded.sample(torch.zeros(16, 2, 4, 4), wanted, noise, **settings)
+    assert ((found.mean((1, 2, 3)) > 0) == (wanted == 1)).all()
+    fresh = dit_prior(transformer, scheduler, range(2)).sample(torch.zeros(16, 2, 4, 4), wanted, noise, **settings)
+    assert torch.equal(found, fresh)
+
+
+def test_a_prior_whose_training_was_cut_is_the_same() -> None:
+    z, labels = two_clouds()
+
+    def run(keeper: BufferKeeper) -> dict[str, torch.Tensor]:
+        try:
+            return train_prior(z, labels, 2, **{**PRIOR_SETTINGS, "num_steps": 8}, keeper=keeper)[0].state_dict()
+        except Cut:
+            return run(keeper)
+
+    whole, cut = run(BufferKeeper()), run(BufferKeeper((2, 7, 8)))
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+
+
+def test_noise_rows_depend_on_their_names_alone() -> None:
+    five = unit_noise((5, 2, 3, 3), 0, "decode", "n01")
+    assert torch.equal(unit_noise((2, 2, 3, 3), 0, "decode", "n01"), five[:2])
+    unit_noise((7, 2, 3, 3), 0, "decode", "n02")
+    torch.manual_seed(9)
+    assert torch.equal(unit_noise((5, 2, 3, 3), 0, "decode", "n01"), five)
+    others = [unit_noise((5, 2, 3, 3), 1, "decode", "n01"), unit_noise((5, 2, 3, 3), 0, "decode", "n02")]
+    rows = torch.cat([five, *others]).flatten(1)
+    assert len({tuple(row.tolist()) for row in rows}) == 15
+    many = unit_noise((500, 2, 3, 3), 0, "n01")
+    assert abs(many.mean().item()) < 0.05 and abs(many.std().item() - 1) < 0.05

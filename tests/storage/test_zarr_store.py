@@ -1,0 +1,181 @@
+"""Latents and class arrays on disk: what plain zarr reads, and what damage does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import dask.array
+import numpy as np
+import pytest
+import zarr
+from numpy.typing import NDArray
+
+from storage import zarr_store
+from storage.artifact import Artifact
+from storage.clock import Clock
+from storage.zarr_store import ClassStore, LatentStore, block_names
+
+SHAPE = (4, 2, 2)
+
+
+def make_latents(n: int, seed: int = 0) -> NDArray[np.float16]:
+    return np.random.default_rng(seed).normal(size=(n, *SHAPE)).astype(np.float16)
+
+
+def write_latents(store: LatentStore, name: str, z: NDArray[np.float16]) -> list[Path]:
+    store.prepare_class(name, np.arange(len(z)) + 100, SHAPE)
+    size = zarr_store.BLOCK_IMAGES
+    return [f for b in range(len(block_names(name, len(z)))) for f in store.write_block(name, b, z[b * size :][:size])]
+
+
+def only_chunk(folder: Path) -> Path:
+    (chunk,) = (p for p in (folder / "c").rglob("*") if p.is_file())
+    return chunk
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LatentStore:
+    return LatentStore(tmp_path / "latents.zarr")
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 200])
+def test_latents_come_back_as_written(store: LatentStore, n: int) -> None:
+    z = make_latents(n)
+    write_latents(store, "n01", z)
+    np.testing.assert_array_equal(store.read_class("n01"), z)
+    np.testing.assert_array_equal(store.read_rows("n01"), np.arange(n) + 100)
+    assert store.read_class("n01").dtype == np.float16
+
+
+def test_a_class_of_latents_is_one_shard_of_one_file(store: LatentStore) -> None:
+    write_latents(store, "n01", make_latents(200))
+    assert only_chunk(store.path / "n01" / "latents").name == "0"
+
+
+def test_plain_zarr_and_dask_read_the_latents(store: LatentStore) -> None:
+    z = {name: make_latents(70, seed) for seed, name in enumerate(("n01", "n02"))}
+    for name, latents in z.items():
+        write_latents(store, name, latents)
+    opened = zarr.open(store.path, mode="r")
+    assert sorted(opened.group_keys()) == ["n01", "n02"]
+    for name, latents in z.items():
+        np.testing.assert_array_equal(opened[f"{name}/latents"][:], latents)
+        lazy = dask.array.from_zarr(str(store.path), component=f"{name}/latents")
+        np.testing.assert_array_equal(lazy.compute(scheduler="sync"), latents)
+
+
+@pytest.mark.parametrize("n", [1, 63, 65, 2 * 64])
+def test_a_misaligned_block_is_refused_with_both_shapes(store: LatentStore, n: int) -> None:
+    store.prepare_class("n01", np.arange(64), SHAPE)
+    with pytest.raises(ValueError, match=rf"\(64, 4, 2, 2\), got \({n}, 4, 2, 2\).*one writer"):
+        store.write_block("n01", 0, make_latents(n))
+    assert np.isnan(store.read_class("n01")).all()
+
+
+def test_a_class_above_a_block_is_written_in_any_order(store: LatentStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zarr_store, "BLOCK_IMAGES", 128)
+    z = make_latents(130)
+    assert block_names("n01", 130) == ["n01/0", "n01/1"] and block_names("n01", 128) == ["n01/0"]
+    store.prepare_class("n01", np.arange(130), SHAPE)
+    second = store.write_block("n01", 1, z[128:])
+    assert np.isnan(store.read_class("n01")[:128]).all()
+    first = store.write_block("n01", 0, z[:128])
+    np.testing.assert_array_equal(store.read_class("n01"), z)
+    assert first[-1] != second[-1] and first[-1].is_file() and second[-1].is_file()
+
+
+def test_preparing_again_keeps_what_is_written(store: LatentStore) -> None:
+    z = make_latents(64)
+    write_latents(store, "n01", z)
+    store.prepare_class("n01", np.arange(64) + 100, SHAPE)
+    np.testing.assert_array_equal(store.read_class("n01"), z)
+
+
+@pytest.mark.parametrize("broken", ["zarr.json", "latents/zarr.json", "rows/zarr.json", "rows/c/0"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-9])])
+def test_a_class_whose_frame_is_damaged_is_made_anew(
+    store: LatentStore, broken: str, damage: Callable[[Path], object]
+) -> None:
+    z = make_latents(64)
+    write_latents(store, "n01", z)
+    damage(store.path / "n01" / broken)
+    assert all(path.exists() for path in write_latents(store, "n01", z))
+    np.testing.assert_array_equal(store.read_class("n01"), z)
+    np.testing.assert_array_equal(store.read_rows("n01"), np.arange(64) + 100)
+
+
+def test_a_missing_chunk_reads_as_nan_and_its_unit_as_missing(tmp_path: Path) -> None:
+    artifact = Artifact(tmp_path, "encode", 1, {})
+    store = LatentStore(artifact.path / "latents.zarr")
+    files = write_latents(store, "n01", make_latents(64))
+    artifact.commit("n01/0", files, inputs="in", clock=Clock())
+    assert artifact.holds("n01/0", "in")
+    only_chunk(store.path / "n01" / "latents").unlink()
+    assert np.isnan(store.read_class("n01")).all()
+    assert not artifact.holds("n01/0", "in")
+
+
+def test_a_flipped_bit_never_reads_as_other_latents(store: LatentStore) -> None:
+    z = make_latents(64)
+    write_latents(store, "n01", z)
+    chunk = only_chunk(store.path / "n01" / "latents")
+    assert_no_flip_reads_wrong(chunk, lambda: store.read_class("n01"), z)
+
+
+def test_a_flipped_bit_never_reads_as_another_picture(tmp_path: Path) -> None:
+    store = ClassStore(tmp_path / "images.zarr")
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
+    store.write_class("n01", {"images": images})
+    chunk = only_chunk(store.path / "n01" / "images")
+    assert_no_flip_reads_wrong(chunk, lambda: store.read_class("n01")["images"], images)
+
+
+def assert_no_flip_reads_wrong(
+    chunk: Path, read: Callable[[], NDArray[np.generic]], truth: NDArray[np.generic]
+) -> None:
+    whole = chunk.read_bytes()
+    places = sorted({*range(24), *range(0, len(whole), len(whole) // 40), *range(len(whole) - 24, len(whole))})
+    num_refused = 0
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << (place % 8)
+        chunk.write_bytes(damaged)
+        try:
+            found = read()
+        except (RuntimeError, ValueError):
+            num_refused += 1
+        else:  # a bit that no reader looks at
+            np.testing.assert_array_equal(found, truth)
+    assert num_refused >= len(places) - 3
+    chunk.write_bytes(whole)
+    np.testing.assert_array_equal(read(), truth)
+
+
+def test_class_arrays_come_back_with_their_types_and_attributes(tmp_path: Path) -> None:
+    store = ClassStore(tmp_path / "prototypes.zarr")
+    arrays = {
+        "centroids": np.random.default_rng(0).normal(size=(3, *SHAPE)).astype(np.float32),
+        "counts": np.array([5, 4, 1]),
+        "assignment": np.zeros(10, np.int32),
+    }
+    assert store.write_class("n01", arrays, inertia=1.5) == [store.path / "n01"]
+    found = store.read_class("n01")
+    assert found.keys() == arrays.keys()
+    for key, value in arrays.items():
+        np.testing.assert_array_equal(found[key], value)
+        assert found[key].dtype == value.dtype
+        lazy = dask.array.from_zarr(str(store.path), component=f"n01/{key}")
+        np.testing.assert_array_equal(lazy.compute(scheduler="sync"), value)
+    assert zarr.open(store.path, mode="r")["n01"].attrs["inertia"] == 1.5
+
+
+def test_a_class_is_replaced_as_one(tmp_path: Path) -> None:
+    store = ClassStore(tmp_path / "prototypes.zarr")
+    store.write_class("n01", {"centroids": np.zeros(3), "counts": np.ones(3)})
+    store.write_class("n01", {"counts": np.ones(2)})
+    assert {k: len(v) for k, v in store.read_class("n01").items()} == {"counts": 2}
+    with pytest.raises(AttributeError):
+        store.write_class("n01", {"counts": None})  # type: ignore[dict-item]
+    assert sorted(p.name for p in store.path.iterdir()) == ["n01", "zarr.json"]
+    assert len(store.read_class("n01")["counts"]) == 2
