@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect import Flow, flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from pydantic import PositiveInt
 
 from flows.dag import distillation
 from flows.progress import watching
@@ -20,7 +21,7 @@ from tasks.outcome import show_cached
 
 @flow(name="distill", task_runner=dask_runner(), flow_run_name="distill-{recipe.name}")
 def distill(
-    recipe: Recipe, ipc: int | None = None, changes: dict[str, Any] | None = None, root: str = "runs"
+    recipe: Recipe, ipc: PositiveInt | None = None, changes: dict[str, Any] | None = None, root: str = "runs"
 ) -> dict[str, Any]:
     """Distil a data set: shard → encode → cluster → decode → train → evaluate → report.
 
@@ -65,7 +66,7 @@ def _stage_flow(stage: str) -> Flow[Any, dict[str, Any]]:
         description=f"The stage {stage} alone; what it reads must be complete. Parameters as for distill.",
     )
     def run_stage(
-        recipe: Recipe, ipc: int | None = None, changes: dict[str, Any] | None = None, root: str = "runs"
+        recipe: Recipe, ipc: PositiveInt | None = None, changes: dict[str, Any] | None = None, root: str = "runs"
     ) -> dict[str, Any]:
         return execute(recipe, ipc, changes, root, only=stage)
 
