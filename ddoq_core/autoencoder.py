@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 
+from ddoq_core.devices import best_device
 from ddoq_core.fitting import Keeper, fit, one_cycle
 from ddoq_core.images import to_uint8, to_unit
 
@@ -20,7 +21,7 @@ from ddoq_core.images import to_uint8, to_unit
 def load_autoencoder(weights: str | Path, subfolder: str | None = None) -> AutoencoderKL:
     """From a diffusers folder or hub name. Raises OSError where there is none."""
     model = AutoencoderKL.from_pretrained(weights, subfolder=subfolder, low_cpu_mem_usage=False)
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(best_device())
 
 
 def train_autoencoder(
@@ -42,11 +43,11 @@ def train_autoencoder(
     x = to_unit(images) * 2 - 1  # (n, 3, S, S)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _new_autoencoder(channels, latent_channels, size_px=x.shape[-1])
+        model = _new_autoencoder(channels, latent_channels, size_px=x.shape[-1]).to(best_device())
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.01)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        batch = x[torch.randint(len(x), (batch_size,), generator=generator)]
+        batch = x[torch.randint(len(x), (batch_size,), generator=generator)].to(model.device)
         posterior = model.encode(batch).latent_dist
         decoded = model.decode(posterior.sample(generator)).sample
         return F.mse_loss(decoded, batch) + kl_weight * posterior.kl().mean()

@@ -54,7 +54,8 @@ def train_teacher(
     keeper: Keeper,
 ) -> list[float]:
     """Fit a classifier to real images (n, S, S, 3) by cross entropy, ending in eval mode. Returns losses."""
-    x, y = to_unit(images), torch.from_numpy(labels)
+    device = model.mean.device
+    x, y = to_unit(images).to(device), torch.from_numpy(labels).to(device)
     per_epoch = num_batches(len(x), protocol.batch_size)
     num_steps = protocol.num_epochs * per_epoch
     optimizer = torch.optim.AdamW(weight_decay_groups(model, protocol.weight_decay), protocol.learning_rate)
@@ -83,7 +84,8 @@ def train_student(
 
     The teacher labels every augmented batch as it is drawn. L = (1/B) Σ w_i KL_i at temperature T (paper, step 5).
     """
-    x, w = to_unit(images), torch.from_numpy(weights).float()
+    device = model.mean.device
+    x, w = to_unit(images).to(device), torch.from_numpy(weights).float().to(device)
     per_epoch = num_batches(len(x), protocol.batch_size)
     num_steps = protocol.num_epochs * per_epoch
     optimizer = torch.optim.AdamW(weight_decay_groups(model, protocol.weight_decay), protocol.learning_rate)
@@ -128,7 +130,10 @@ def batch_of(step: int, num_images: int, batch_size: int, seed: int) -> torch.Te
 @torch.inference_mode()
 def predict(model: Classifier, images: NDArray[np.uint8], batch_size: int = 256) -> NDArray[np.float32]:
     """Logits (n, C) of images (n, S, S, 3) uint8."""
-    parts = [model(to_unit(images[i : i + batch_size])) for i in range(0, len(images), batch_size)]
+    parts = [
+        model(to_unit(images[i : i + batch_size]).to(model.mean.device)).cpu()
+        for i in range(0, len(images), batch_size)
+    ]
     return np.asarray(torch.cat(parts).numpy())
 
 

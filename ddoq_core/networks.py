@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from timm.data import resolve_model_data_config
 from torch import nn
 
+from ddoq_core.devices import best_device
+
 CONVNET = re.compile(r"convnet-(?P<depth>[1-9]\d*)-(?P<width>[1-9]\d*)")
 
 
@@ -60,8 +62,8 @@ def build_classifier(spec: ClassifierSpec, *, seed: int = 0, pretrained: bool = 
             raise ValueError(f"architecture {spec.architecture!r} is neither a timm model nor convnet-DEPTH-WIDTH")
     if pretrained:
         described = resolve_model_data_config(network)
-        return Classifier(network, described["mean"], described["std"])
-    return Classifier(network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        return Classifier(network, described["mean"], described["std"]).to(best_device())
+    return Classifier(network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).to(best_device())
 
 
 def save_classifier(model: Classifier, spec: ClassifierSpec, folder: Path) -> None:
@@ -79,7 +81,9 @@ def load_classifier(folder: Path) -> Classifier:
 
 def load_checkpoint(model: Classifier, path: str) -> None:
     """Load a network's weights (.safetensors, or a torch state dict). Raises ValueError where they do not fit."""
-    state = load_file(path) if path.endswith(".safetensors") else torch.load(path, weights_only=True)
+    state = (
+        load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
+    )
     try:
         model.network.load_state_dict(state.get("state_dict", state))
     except RuntimeError as error:

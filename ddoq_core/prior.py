@@ -19,6 +19,7 @@ from diffusers.training_utils import EMAModel
 from numpy.typing import NDArray
 
 from ddoq_core.class_names import imagenet_index
+from ddoq_core.devices import best_device
 from ddoq_core.fitting import Keeper, fit, one_cycle
 from ddoq_core.seeds import derive_seed
 
@@ -50,7 +51,9 @@ class Prior:
         num_steps: int,
     ) -> torch.Tensor:
         """Latents (B, C, H, W) from centroids z noised to `strength`, denoised in strength · num_steps steps."""
-        self.scheduler.set_timesteps(num_steps)
+        device = self.conditions.device
+        z, labels, noise = z.to(device), labels.to(device), noise.to(device)
+        self.scheduler.set_timesteps(num_steps, device=device)
         first = num_steps - min(int(num_steps * strength), num_steps)
         timesteps = self.scheduler.timesteps[first * self.scheduler.order :]
         if len(timesteps) == 0:
@@ -73,7 +76,8 @@ def dit_prior(transformer: DiTTransformer2DModel, scheduler: SchedulerMixin, cla
         predicted = transformer(z, timestep=t, class_labels=condition).sample
         return predicted[:, :in_channels]  # a learned variance, if any, comes after the noise
 
-    return Prior(denoise, scheduler, torch.tensor(classes), torch.tensor(none))
+    device = transformer.device
+    return Prior(denoise, scheduler, torch.tensor(classes, device=device), torch.tensor(none, device=device))
 
 
 def load_trained_prior(folder: Path) -> Prior:
@@ -81,7 +85,7 @@ def load_trained_prior(folder: Path) -> Prior:
     transformer = DiTTransformer2DModel.from_pretrained(folder / "transformer", low_cpu_mem_usage=False)
     scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
     classes = range(transformer.config.num_embeds_ada_norm)
-    return dit_prior(transformer.eval().requires_grad_(False), scheduler, classes)
+    return dit_prior(transformer.eval().requires_grad_(False).to(best_device()), scheduler, classes)
 
 
 def load_dit(weights: str, class_names: Sequence[str]) -> Prior:
@@ -96,7 +100,7 @@ def load_dit(weights: str, class_names: Sequence[str]) -> Prior:
         raise ValueError(f"the prior {weights} does not know {len(unknown)} classes, the first is {unknown[0]!r}")
     ids = [number for number in found.values() if number is not None]
     scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    return dit_prior(pipeline.transformer.eval().requires_grad_(False), scheduler, ids)
+    return dit_prior(pipeline.transformer.eval().requires_grad_(False).to(best_device()), scheduler, ids)
 
 
 def _dit_id(class_name: str, labels: dict[str, int], num_classes: int) -> int | None:
@@ -112,14 +116,15 @@ def load_stable_diffusion(weights: str, prompts: Sequence[str], negative_prompt:
     pipeline = StableDiffusionPipeline.from_pretrained(
         weights, safety_checker=None, requires_safety_checker=False, low_cpu_mem_usage=False
     )
-    unet = pipeline.unet.eval().requires_grad_(False)
+    device = best_device()
+    unet = pipeline.unet.eval().requires_grad_(False).to(device)
     with torch.inference_mode():
         embedded = [pipeline.encode_prompt(p, "cpu", 1, False)[0] for p in (*prompts, negative_prompt)]
 
     def denoise(z: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         return unet(z, t, encoder_hidden_states=condition).sample
 
-    return Prior(denoise, pipeline.scheduler, torch.cat(embedded[:-1]), embedded[-1][0])
+    return Prior(denoise, pipeline.scheduler, torch.cat(embedded[:-1]).to(device), embedded[-1][0].to(device))
 
 
 def train_prior(
@@ -152,6 +157,8 @@ def train_prior(
             patch_size=patch_size,
             num_embeds_ada_norm=num_classes,
         ).eval()  # its own label dropout, drawn for each layer apart, stays off
+    device = best_device()
+    model.to(device)
     scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.0, betas=(0.9, 0.99))
     average = EMAModel(model.parameters(), decay=0.999)
@@ -162,8 +169,9 @@ def train_prior(
         noise = torch.randn(latents[chosen].shape, generator=generator)
         dropped = torch.rand(batch_size, generator=generator) < label_dropout
         condition = torch.where(dropped, num_classes, y[chosen])
-        predicted = model(scheduler.add_noise(latents[chosen], noise, t), timestep=t, class_labels=condition).sample
-        return F.mse_loss(predicted, noise)
+        noised = scheduler.add_noise(latents[chosen], noise, t).to(device)
+        predicted = model(noised, timestep=t.to(device), class_labels=condition.to(device)).sample
+        return F.mse_loss(predicted, noise.to(device))
 
     losses = fit(
         loss,

@@ -27,7 +27,7 @@ def distillation(run: Run) -> dict[str, Artifact]:
             pictures = _decode(run, prototypes, model, diffusion, method, draw)
             for architecture in recipe.train.architectures:
                 student = _train(run, index, pictures, labeller, method, architecture, seed)
-                scores[f"{method}/{architecture}/{seed}"] = _evaluate(run, index, student, method)
+                scores[f"{method}/{architecture}/{seed}"] = _evaluate(run, index, student)
             found |= {f"prototypes-{method}-{draw}": prototypes, f"images-{method}-{draw}": pictures}
     found["report"] = _report(run, scores)
     return found
@@ -108,7 +108,7 @@ def _train(
     return run.add(artifact, train.train, config, architecture, weights, seed)
 
 
-def _evaluate(run: Run, index: Artifact, student: Artifact, method: str) -> Artifact:
+def _evaluate(run: Run, index: Artifact, student: Artifact) -> Artifact:
     images = run.recipe.images
     parents = {"shard": index, "train": student}
     artifact = Artifact(

@@ -48,7 +48,7 @@ class DiskKeeper:
         if hashlib.sha256(data[HASH_BYTES:]).digest() != data[:HASH_BYTES]:  # torch itself reads flipped numbers
             path.unlink()
             return None
-        return torch.load(io.BytesIO(data[HASH_BYTES:]), weights_only=True)
+        return torch.load(io.BytesIO(data[HASH_BYTES:]), map_location="cpu", weights_only=True)
 
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
         """Write the state, at most every few seconds."""
