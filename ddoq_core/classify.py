@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ddoq_core.augment import augment, cutmix
-from ddoq_core.fitting import Keeper, cosine_by_epoch, fit, one_cycle, weight_decay_groups
+from ddoq_core.fitting import Keeper, Loss, cosine_by_epoch, fit, one_cycle, weight_decay_groups
 from ddoq_core.images import to_unit
 from ddoq_core.networks import Classifier
 from ddoq_core.seeds import derive_seed
@@ -56,19 +56,15 @@ def train_teacher(
     """Fit a classifier to real images (n, S, S, 3) by cross entropy, ending in eval mode. Returns losses."""
     device = model.mean.device
     x, y = to_unit(images).to(device), torch.from_numpy(labels).to(device)
-    per_epoch = num_batches(len(x), protocol.batch_size)
-    num_steps = protocol.num_epochs * per_epoch
-    optimizer = torch.optim.AdamW(weight_decay_groups(model, protocol.weight_decay), protocol.learning_rate)
-    model.train()
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         chosen = batch_of(step, len(x), protocol.batch_size, seed)
         return F.cross_entropy(model(protocol.augment(x[chosen], generator)), y[chosen])
 
-    schedule = one_cycle(optimizer, protocol.learning_rate, num_steps)
-    losses = fit(loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=seed, keeper=keeper)
-    model.eval()
-    return losses
+    per_epoch = num_batches(len(x), protocol.batch_size)
+    optimizer = torch.optim.AdamW(weight_decay_groups(model, protocol.weight_decay), protocol.learning_rate)
+    schedule = one_cycle(optimizer, protocol.learning_rate, protocol.num_epochs * per_epoch)
+    return _fit_classifier(model, loss, protocol.num_epochs * per_epoch, optimizer, schedule, seed, keeper)
 
 
 def train_student(
@@ -86,10 +82,6 @@ def train_student(
     """
     device = model.mean.device
     x, w = to_unit(images).to(device), torch.from_numpy(weights).float().to(device)
-    per_epoch = num_batches(len(x), protocol.batch_size)
-    num_steps = protocol.num_epochs * per_epoch
-    optimizer = torch.optim.AdamW(weight_decay_groups(model, protocol.weight_decay), protocol.learning_rate)
-    model.train()
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         chosen = batch_of(step, len(x), protocol.batch_size, seed)
@@ -100,7 +92,22 @@ def train_student(
             soft = teacher(batch)
         return soft_label_loss(model(batch), soft, weight, protocol.temperature)
 
+    per_epoch = num_batches(len(x), protocol.batch_size)
+    optimizer = torch.optim.AdamW(weight_decay_groups(model, protocol.weight_decay), protocol.learning_rate)
     schedule = cosine_by_epoch(optimizer, protocol.num_epochs, per_epoch)
+    return _fit_classifier(model, loss, protocol.num_epochs * per_epoch, optimizer, schedule, seed, keeper)
+
+
+def _fit_classifier(
+    model: Classifier,
+    loss: Loss,
+    num_steps: int,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    seed: int,
+    keeper: Keeper,
+) -> list[float]:
+    model.train()
     losses = fit(loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=seed, keeper=keeper)
     model.eval()
     return losses

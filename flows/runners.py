@@ -15,6 +15,7 @@ import dask
 from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 
+LOG_LEVEL = logging.CRITICAL  # a task's error reaches the run; what is left are farewells of processes that end
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -22,7 +23,7 @@ def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskR
     """A runner on an existing scheduler, or on a local cluster of single-threaded worker processes."""
     cluster = cluster or os.environ.get("DDOQ_CLUSTER")
     workers = workers or int(os.environ.get("DDOQ_WORKERS", 0)) or len(os.sched_getaffinity(0))
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    logging.getLogger("distributed").setLevel(LOG_LEVEL)
     if cluster:
         return DaskTaskRunner(address=cluster)
     dask.config.set(
@@ -41,6 +42,6 @@ def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskR
             "threads_per_worker": 1,
             "host": "127.0.0.1",
             "scheduler_kwargs": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # its HTTP port: any free one
-            "silence_logs": logging.ERROR,
+            "silence_logs": LOG_LEVEL,
         }
     )
