@@ -1,7 +1,7 @@
 """Zarr stores with one group per class, readable by plain `zarr.open`.
 
 Chunks are compressed with zstd and carry a checksum, missing floats read as NaN, and metadata is not consolidated,
-so a store can grow. One writer owns one shard (ENGINE: two would lose data silently).
+so a store can grow. One writer owns one shard: two would lose data silently.
 """
 
 from __future__ import annotations
