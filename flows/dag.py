@@ -6,7 +6,6 @@ from typing import Any
 
 from flows.run import Run
 from storage.artifact import Artifact
-from storage.zarr_store import block_names
 from tasks import autoencoder, cluster, decode, encode, prior, report, shard, teacher, train
 
 
@@ -53,8 +52,7 @@ def _encode(run: Run, index: Artifact, model: Artifact) -> Artifact:
     parents = {"shard": index, "autoencoder": model}
     artifact = Artifact(run.root, "encode", encode.VERSION, {"images": images.model_dump()}, parents)
     assert run.index is not None
-    blocks = sum(len(block_names(name, count)) for name, count in run.index.counts("train").items())
-    return run.add(artifact, encode.encode, images, per_class=True, units=blocks)
+    return run.add(artifact, encode.encode, images, per_class=True, units=encode.num_units(run.index))
 
 
 def _teacher(run: Run, index: Artifact) -> Artifact:

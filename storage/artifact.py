@@ -157,7 +157,7 @@ class Artifact:
         mark = self.mark(unit)
         if mark is None or (inputs is not None and mark.inputs != inputs):
             return False
-        return not damaged_files(self, mark, deep=deep)
+        return not damaged_files(self.path, mark, deep=deep)
 
     def missing(self, units: Mapping[str, str]) -> list[str]:
         """Of the units (name → hash of inputs), those that are not held."""
@@ -221,7 +221,7 @@ class Artifact:
             return False
         marks = {unit: self.mark(unit) for unit in record.units}
         return all(
-            mark is not None and mark.content == record.units[unit] and not damaged_files(self, mark, deep=deep)
+            mark is not None and mark.content == record.units[unit] and not damaged_files(self.path, mark, deep=deep)
             for unit, mark in marks.items()
         )
 
@@ -293,9 +293,9 @@ class Artifact:
             return None
 
 
-def damaged_files(artifact: Artifact, mark: Mark, *, deep: bool = False) -> list[str]:
-    """Names of a unit's files that are gone or not as they were written."""
-    return [name for name, stamp in mark.files.items() if not stamp.holds(artifact.path / name, deep=deep)]
+def damaged_files(folder: Path, mark: Mark, *, deep: bool = False) -> list[str]:
+    """Names of a unit's files below an artifact's folder that are gone or not as they were written."""
+    return [name for name, stamp in mark.files.items() if not stamp.holds(folder / name, deep=deep)]
 
 
 def load_saved(model: type[Saved], path: Path) -> Saved | None:

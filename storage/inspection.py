@@ -7,7 +7,7 @@ from pathlib import Path
 
 import zarr
 
-from storage.artifact import Mark, Record, load_saved
+from storage.artifact import Mark, Record, damaged_files, load_saved
 from storage.files import list_files
 
 
@@ -60,7 +60,7 @@ def verify_folder(folder: Path) -> list[str]:
         record_path.unlink()
     for path in list_files(folder / "marks"):
         unit, mark = _unit_of(folder, path), load_saved(Mark, path)
-        bad = [f"marks/{unit}.json"] if mark is None else _damaged(folder, mark)
+        bad = [f"marks/{unit}.json"] if mark is None else damaged_files(folder, mark, deep=True)
         lines += [f"damaged: {name}, unit {unit}, file {file}" for file in bad]
         marked.add(unit)
         if bad:
@@ -98,10 +98,6 @@ def _is_artifact(path: Path) -> bool:
 def _marks(folder: Path) -> dict[str, Mark]:
     marks = {_unit_of(folder, path): load_saved(Mark, path) for path in list_files(folder / "marks")}
     return {unit: mark for unit, mark in marks.items() if mark}
-
-
-def _damaged(folder: Path, mark: Mark) -> list[str]:
-    return [name for name, stamp in mark.files.items() if not stamp.holds(folder / name, deep=True)]
 
 
 def _unit_of(folder: Path, mark_path: Path) -> str:

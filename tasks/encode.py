@@ -36,6 +36,11 @@ def units(artifact: Artifact, index: Index, class_names: tuple[str, ...] | None 
     return found
 
 
+def num_units(index: Index) -> int:
+    """How many units the latents of a data set have."""
+    return sum(len(block_names(name, count)) for name, count in index.counts("train").items())
+
+
 def class_content(artifact: Artifact, class_name: str, num_images: int) -> str:
     """Hash of a class's latents."""
     marks = [artifact.mark(unit) for unit in block_names(class_name, num_images)]
@@ -67,6 +72,5 @@ def encode(artifact: Artifact, images: ImageConfig, class_names: tuple[str, ...]
             store.prepare_class(name, class_rows, z.shape[1:])
             files = store.write_block(name, int(block), z)
         artifact.commit(unit, files, inputs=wanted[unit], clock=clock, facts={"images": len(rows)})
-    num_units = sum(len(block_names(name, count)) for name, count in index.counts("train").items())
-    artifact.finish_if_whole(num_units, lambda: units(artifact, index))
+    artifact.finish_if_whole(num_units(index), lambda: units(artifact, index))
     return str(artifact)
