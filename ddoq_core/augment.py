@@ -1,70 +1,117 @@
-"""Augmentation of whole batches on the device, with the randomness of an explicit generator."""
+"""Augmentation of whole batches on the device: first what chance decides is drawn, then it is done to the pictures.
+
+What was drawn can be kept, and the same batch made again from it.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 
-def augment(
-    x: torch.Tensor,
+@dataclass(frozen=True)
+class Draws:
+    """What chance decided for a batch of B pictures. None where nothing is done. On the CPU.
+
+    shift    (B, 2) int64, pixels down and right
+    crop     (B, 4) float32: height and width as shares of the side, then the centre (y, x) in [-1, 1]
+    flip     (B,) bool
+    box      (4,) int64: top, bottom, left, right in pixels of what CutMix replaces in every picture
+    partner  (B,) int64: the picture of the batch that it is replaced by
+    """
+
+    shift: torch.Tensor | None = None
+    crop: torch.Tensor | None = None
+    flip: torch.Tensor | None = None
+    box: torch.Tensor | None = None
+    partner: torch.Tensor | None = None
+
+    def kept(self, size_px: int) -> float:
+        """The share of a picture's area that CutMix leaves."""
+        if self.box is None:
+            return 1.0
+        top, bottom, left, right = self.box.tolist()
+        return 1 - (bottom - top) * (right - left) / size_px**2
+
+    def other(self, values: torch.Tensor) -> torch.Tensor:
+        """The partners' values (B, ...), of pictures without a partner their own."""
+        return values if self.partner is None else values[self.partner.to(values.device)]
+
+    def mix(self, values: torch.Tensor, size_px: int) -> torch.Tensor:
+        """a·v + (1 − a)·v_partner of values (B,), with a the share that is kept."""
+        a = self.kept(size_px)
+        return values if self.box is None else a * values + (1 - a) * self.other(values)
+
+
+def draw(
+    num_images: int,
+    size_px: int,
     generator: torch.Generator,
     *,
     shift_px: int = 0,
     resized_crop: tuple[float, float] | None = None,
     flip: bool = False,
-) -> torch.Tensor:
-    """Pictures x (B, 3, S, S), each shifted, cropped and mirrored on its own.
+    cutmix: bool = False,
+) -> Draws:
+    """Draw for a batch of pictures of this side, each on its own, but for CutMix one box and permutation.
 
     shift_px      by at most this many pixels in both directions, edges repeated
     resized_crop  (smallest, largest) share of the area, aspect ratio 3/4 to 4/3, resized to S (RandomResizedCrop)
+    flip          mirror half of the pictures
+    cutmix        a box of Beta(1, 1) of the area (arXiv 1905.04899)
     """
-    if shift_px:
-        x = _shift(x, shift_px, generator)
-    if resized_crop:
-        x = _resized_crop(x, resized_crop, generator)
-    if flip:
-        mirrored = torch.rand(len(x), generator=generator) < 0.5
-        x = torch.where(mirrored.view(-1, 1, 1, 1).to(x.device), x.flip(-1), x)
+    shift = torch.randint(0, 2 * shift_px + 1, (2, num_images), generator=generator).T - shift_px if shift_px else None
+    crop = _draw_crop(num_images, resized_crop, generator) if resized_crop else None
+    mirrored = torch.rand(num_images, generator=generator) < 0.5 if flip else None
+    box = _draw_box(size_px, generator) if cutmix else None
+    partner = torch.randperm(num_images, generator=generator) if cutmix else None
+    return Draws(shift, crop, mirrored, box, partner)
+
+
+def apply(x: torch.Tensor, draws: Draws) -> torch.Tensor:
+    """The pictures x (B, 3, S, S) shifted, cropped, mirrored and mixed as drawn."""
+    if draws.shift is not None:
+        x = _shift(x, draws.shift.to(x.device))
+    if draws.crop is not None:
+        x = _crop(x, draws.crop)
+    if draws.flip is not None:
+        x = torch.where(draws.flip.view(-1, 1, 1, 1).to(x.device), x.flip(-1), x)
+    if draws.box is not None:
+        top, bottom, left, right = draws.box.tolist()
+        mixed = x.clone()
+        mixed[:, :, top:bottom, left:right] = draws.other(x[:, :, top:bottom, left:right])
+        x = mixed
     return x
 
 
-def cutmix(x: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """One box of a permuted batch pasted into every picture (arXiv 1905.04899, Beta(1, 1)), and the mixed weights.
-
-    w ← a·w + (1 − a)·w_perm with a the share of the area that is kept. x (B, 3, S, S), w (B,).
-    """
-    size = x.shape[-1]
-    side = size * math.sqrt(1 - torch.rand(1, generator=generator).item())
-    cy, cx = (torch.rand(2, generator=generator) * size).tolist()
-    top, bottom = (max(0, min(size, round(cy + d))) for d in (-side / 2, side / 2))
-    left, right = (max(0, min(size, round(cx + d))) for d in (-side / 2, side / 2))
-    other = torch.randperm(len(x), generator=generator).to(x.device)
-    mixed = x.clone()
-    mixed[:, :, top:bottom, left:right] = x[other, :, top:bottom, left:right]
-    a = 1 - (bottom - top) * (right - left) / size**2
-    return mixed, a * w + (1 - a) * w[other]
-
-
-def _shift(x: torch.Tensor, most: int, generator: torch.Generator) -> torch.Tensor:
-    size = x.shape[-1]
-    padded = F.pad(x, (most,) * 4, mode="replicate")
-    dy, dx = torch.randint(0, 2 * most + 1, (2, len(x)), generator=generator).to(x.device)
-    at = torch.arange(size, device=x.device)
-    rows, cols = (dy[:, None] + at)[:, :, None], (dx[:, None] + at)[:, None, :]  # (B, S, 1), (B, 1, S)
-    batch = torch.arange(len(x), device=x.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[batch, rows, cols].permute(0, 3, 1, 2).contiguous()
-
-
-def _resized_crop(x: torch.Tensor, area: tuple[float, float], generator: torch.Generator) -> torch.Tensor:
-    share, ratio, ty, tx = torch.rand(4, len(x), generator=generator)
+def _draw_crop(num_images: int, area: tuple[float, float], generator: torch.Generator) -> torch.Tensor:
+    share, ratio, ty, tx = torch.rand(4, num_images, generator=generator)
     share = area[0] + share * (area[1] - area[0])
     ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
     h, w = (share / ratio).sqrt().clamp(max=1), (share * ratio).sqrt().clamp(max=1)
-    theta = torch.zeros(len(x), 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1] = w, h
-    theta[:, 0, 2], theta[:, 1, 2] = (2 * tx - 1) * (1 - w), (2 * ty - 1) * (1 - h)
+    return torch.stack([h, w, (2 * ty - 1) * (1 - h), (2 * tx - 1) * (1 - w)], dim=1)
+
+
+def _draw_box(size: int, generator: torch.Generator) -> torch.Tensor:
+    side = size * math.sqrt(1 - torch.rand(1, generator=generator).item())
+    centre = (torch.rand(2, generator=generator) * size).tolist()
+    return torch.tensor([max(0, min(size, round(c + d))) for c in centre for d in (-side / 2, side / 2)])
+
+
+def _shift(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    size = x.shape[-1]
+    at = torch.arange(size, device=x.device)
+    rows, cols = ((by[:, None] + at).clamp(0, size - 1) for by in shift.T)  # (B, S)
+    pixels = (rows[:, :, None] * size + cols[:, None, :]).view(len(x), 1, -1).expand(-1, 3, -1)
+    return x.flatten(2).gather(2, pixels).view(x.shape)
+
+
+def _crop(x: torch.Tensor, crop: torch.Tensor) -> torch.Tensor:
+    h, w, y, x0 = crop.unbind(1)
+    zero = torch.zeros_like(h)
+    theta = torch.stack([torch.stack([w, zero, x0], 1), torch.stack([zero, h, y], 1)], 1)  # (B, 2, 3)
     grid = F.affine_grid(theta.to(x.device), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -1,115 +1,206 @@
-"""The autoencoder whose latents are quantised: any diffusers AutoencoderKL, loaded or trained here.
+"""Autoencoders whose latents are quantised: diffusers' AutoencoderKL and AutoencoderTiny, and TAEF2.
 
-Latents are z = (E(x) − shift) · scale with the autoencoder's own factors, as its diffusion prior expects them.
+All are used alike: pictures are (B, 3, S, S) in [0, 1], latents are z = (E(x) − shift) · scale with the
+autoencoder's own factors, as its diffusion prior expects them.
 """
 
 from __future__ import annotations
 
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from numpy.typing import NDArray
+from torch import nn
 
-from ddoq_core.devices import best_device
-from ddoq_core.fitting import Keeper, fit, one_cycle
-from ddoq_core.images import to_uint8, to_unit
+from ddoq_core.devices import best_device, is_compiling
+from ddoq_core.images import to_uint8
+from ddoq_core.seeds import derive_seed
+from ddoq_core.taef2 import DOWNSCALE, LATENT_CHANNELS, TAEF2
+
+PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**24}  # as measured: on a CPU what a layer makes should stay in its cache
+CHANNELS_LAST_PX = 64  # smaller pictures are faster on a CPU in the usual layout
 
 
-def load_autoencoder(weights: str | Path, subfolder: str | None = None) -> AutoencoderKL:
-    """From a diffusers folder or hub name. Raises OSError where there is none."""
-    model = AutoencoderKL.from_pretrained(weights, subfolder=subfolder, low_cpu_mem_usage=False)
-    return model.eval().requires_grad_(False).to(best_device())
+class Autoencoder(ABC):
+    """A network and its conventions. `downscale` is pixels per latent position."""
+
+    latent_channels: int
+    downscale: int
+    shift: float
+    scale: float
+
+    def __init__(self, network: Any) -> None:
+        self.network: Any = network.eval().requires_grad_(False).to(best_device())
+        parameter = next(self.network.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+
+    @abstractmethod
+    def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Mean and standard deviation (None where the encoder gives a point) of E(x), unscaled, of float32 x."""
+
+    @abstractmethod
+    def pictures(self, z: torch.Tensor) -> torch.Tensor:
+        """Pictures in [0, 1], not clipped, of unscaled latents."""
+
+    def at_precision(self, dtype: torch.dtype) -> Self:
+        """A copy that computes in another floating-point type."""
+        return type(self)(nn.Module.to(copy.deepcopy(self.network), dtype))
+
+    def compiled(self) -> Self:
+        """Itself, its encoder put through torch.compile where that is asked for (see ddoq_core.devices)."""
+        if is_compiling():
+            self.network.encoder.compile()
+        return self
+
+    def latent_shape(self, size_px: int) -> tuple[int, int, int]:
+        """(C, H, W) of the latents of images of size_px. Raises ValueError where the size does not divide."""
+        if size_px % self.downscale:
+            raise ValueError(f"images of {size_px} px do not divide by the autoencoder's factor {self.downscale}")
+        return (self.latent_channels, size_px // self.downscale, size_px // self.downscale)
+
+    def batch_size(self, size_px: int) -> int:
+        """Images that are encoded together."""
+        return int(np.clip(PIXELS_AT_ONCE.get(self.device.type, 2**20) // size_px**2, 1, 256))
 
 
-def train_autoencoder(
-    images: NDArray[np.uint8],
-    *,
-    channels: tuple[int, ...],
-    latent_channels: int,
-    num_steps: int,
-    batch_size: int,
-    learning_rate: float,
-    kl_weight: float,
-    seed: int,
-    keeper: Keeper,
-) -> tuple[AutoencoderKL, list[float]]:
-    """A small AutoencoderKL (arXiv 2112.10752, without its adversarial and perceptual losses) for images (n, S, S, 3).
+class KLAutoencoder(Autoencoder):
+    """AutoencoderKL (arXiv 2112.10752), the autoencoder of Stable Diffusion and of DiT."""
 
-    Its factors are set so that the latents of the images have mean 0 and standard deviation 1.
+    def __init__(self, network: AutoencoderKL) -> None:
+        super().__init__(network)
+        config = network.config
+        self.latent_channels, self.downscale = config.latent_channels, 2 ** (len(config.block_out_channels) - 1)
+        self.shift, self.scale = config.shift_factor or 0.0, config.scaling_factor
+
+    def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        found = self.network.encode((x * 2 - 1).to(self.dtype)).latent_dist
+        return found.mean, found.std
+
+    def pictures(self, z: torch.Tensor) -> torch.Tensor:
+        return self.network.decode(z).sample.float() / 2 + 0.5
+
+
+class TinyAutoencoder(Autoencoder):
+    """AutoencoderTiny (github.com/madebyollin/taesd), a fast stand-in for the autoencoder of Stable Diffusion."""
+
+    def __init__(self, network: AutoencoderTiny) -> None:
+        super().__init__(network)
+        config = network.config
+        self.latent_channels = config.latent_channels
+        self.downscale = 2 ** (len(config.encoder_block_out_channels) - 1)
+        self.shift, self.scale = config.shift_factor or 0.0, config.scaling_factor
+
+    def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.network.encode((x * 2 - 1).to(self.dtype)).latents, None
+
+    def pictures(self, z: torch.Tensor) -> torch.Tensor:
+        return self.network.decode(z).sample.float() / 2 + 0.5
+
+
+class Flux2TinyAutoencoder(Autoencoder):
+    """TAEF2, a fast stand-in for the autoencoder of FLUX.2."""
+
+    latent_channels, downscale, shift, scale = LATENT_CHANNELS, DOWNSCALE, 0.0, 1.0
+    FILES: ClassVar = ("encoder.safetensors", "decoder.safetensors")
+
+    def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.network.encode(x.to(self.dtype)), None
+
+    def pictures(self, z: torch.Tensor) -> torch.Tensor:
+        return self.network.decode(z).float()
+
+
+KINDS: dict[str, tuple[Any, type[Autoencoder]]] = {
+    "AutoencoderKL": (AutoencoderKL, KLAutoencoder),
+    "AutoencoderTiny": (AutoencoderTiny, TinyAutoencoder),
+}
+
+
+def load_autoencoder(weights: str | Path, subfolder: str | None = None) -> Autoencoder:
+    """From a diffusers folder or hub name, or a folder of TAEF2's two files.
+
+    Raises OSError where there is none, ValueError for another class of autoencoder.
     """
-    x = to_unit(images) * 2 - 1  # (n, 3, S, S)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = _new_autoencoder(channels, latent_channels, size_px=x.shape[-1]).to(best_device())
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.01)
-
-    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        batch = x[torch.randint(len(x), (batch_size,), generator=generator)].to(model.device)
-        posterior = model.encode(batch).latent_dist
-        decoded = model.decode(posterior.sample(generator)).sample
-        return F.mse_loss(decoded, batch) + kl_weight * posterior.kl().mean()
-
-    schedule = one_cycle(optimizer, learning_rate, num_steps)
-    losses = fit(loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=seed, keeper=keeper)
-    model.eval().requires_grad_(False)
-    z = torch.from_numpy(encode(model, images, dtype=np.float32))
-    model.register_to_config(shift_factor=float(z.mean()), scaling_factor=float(1 / z.std()))
-    return model, losses
+    folder = Path(weights) / (subfolder or "")
+    if all((folder / name).is_file() for name in Flux2TinyAutoencoder.FILES):
+        return Flux2TinyAutoencoder(TAEF2.load(folder))
+    kind = AutoencoderKL.load_config(str(weights), subfolder=subfolder).get("_class_name", "AutoencoderKL")
+    if kind not in KINDS:
+        raise ValueError(f"it is a {kind}; there are {', '.join(KINDS)} and TAEF2")
+    network, adapter = KINDS[kind]
+    return adapter(network.from_pretrained(weights, subfolder=subfolder, low_cpu_mem_usage=False))
 
 
-@torch.inference_mode()
 def encode(
-    model: AutoencoderKL, images: NDArray[np.uint8], *, batch_size: int = 64, dtype: type = np.float16
+    model: Autoencoder, images: NDArray[np.uint8], *, batch_size: int | None = None, dtype: type = np.float16
 ) -> NDArray[np.float16]:
     """Posterior means of images (n, S, S, 3) uint8 as scaled latents (n, C, H, W) (paper, step 1: Z = E(T))."""
-    shift, scale = _factors(model)
-    latents = []
-    for start in range(0, len(images), batch_size):
-        x = to_unit(images[start : start + batch_size]).to(model.device, model.dtype) * 2 - 1
-        z = (model.encode(x).latent_dist.mean - shift) * scale
-        latents.append(z.float().cpu().numpy().astype(dtype))
-    return np.concatenate(latents)
+    size = batch_size or model.batch_size(images.shape[1])
+    batches = (images[start : start + size] for start in range(0, len(images), size))
+    return np.concatenate([z.astype(dtype) for z in encode_batches(model, batches)])
+
+
+def encode_batches(
+    model: Autoencoder, batches: Iterable[NDArray[np.uint8]], *, sample: tuple[Any, ...] | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """Scaled latents (B, C, H, W) float32 of each batch of images (B, S, S, 3) uint8, in order.
+
+    A batch is fetched from the device when the next one has been handed to it, so a GPU is never waited for.
+
+    sample  draw from the posterior instead of taking its mean; what the noise is seeded with
+    """
+    waiting: torch.Tensor | None = None
+    for k, batch in enumerate(batches):
+        z = _latents(model, batch, None if sample is None else derive_seed(*sample, k))
+        if waiting is not None:
+            yield waiting.float().cpu().numpy()
+        waiting = z
+    if waiting is not None:
+        yield waiting.float().cpu().numpy()
 
 
 @torch.inference_mode()
-def decode(model: AutoencoderKL, z: torch.Tensor) -> NDArray[np.uint8]:
+def _latents(model: Autoencoder, images: NDArray[np.uint8], seed: int | None) -> torch.Tensor:
+    x = torch.from_numpy(images).to(model.device, non_blocking=True)
+    x = x.permute(0, 3, 1, 2).float().div_(255)  # (B, 3, S, S), channels last
+    if model.device.type == "cpu" and x.shape[-1] < CHANNELS_LAST_PX:
+        x = x.contiguous()
+    mean, std = model.posterior(x)
+    if seed is not None and std is not None:
+        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
+        mean = mean + std * noise.to(mean)
+    return (mean - model.shift) * model.scale
+
+
+@torch.inference_mode()
+def decode(model: Autoencoder, z: torch.Tensor) -> NDArray[np.uint8]:
     """Images (n, S, S, 3) uint8 of scaled latents (n, C, H, W)."""
-    shift, scale = _factors(model)
-    x = model.decode((z.to(model.device, model.dtype) / scale) + shift).sample
-    return to_uint8(x.float() / 2 + 0.5)
+    return to_uint8(model.pictures(z.to(model.device, model.dtype) / model.scale + model.shift))
 
 
-def latent_shape(model: AutoencoderKL, size_px: int) -> tuple[int, int, int]:
-    """(C, H, W) of the latents of images of size_px. Raises ValueError where the size does not divide."""
-    factor = 2 ** (len(model.config.block_out_channels) - 1)
-    if size_px % factor:
-        raise ValueError(f"images of {size_px} px do not divide by the autoencoder's factor {factor}")
-    return (model.config.latent_channels, size_px // factor, size_px // factor)
-
-
-def reconstruction_psnr(model: AutoencoderKL, images: NDArray[np.uint8]) -> float:
+def reconstruction_psnr(model: Autoencoder, images: NDArray[np.uint8]) -> float:
     """Peak signal-to-noise ratio in dB of the images after encoding and decoding."""
     decoded = decode(model, torch.from_numpy(encode(model, images, dtype=np.float32)))
     mse = np.square(decoded.astype(np.float64) - images).mean()
     return float(10 * np.log10(255**2 / max(mse, 1e-12)))
 
 
-def _new_autoencoder(channels: tuple[int, ...], latent_channels: int, size_px: int) -> AutoencoderKL:
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * len(channels),
-        up_block_types=("UpDecoderBlock2D",) * len(channels),
-        block_out_channels=channels,
-        layers_per_block=1,
-        latent_channels=latent_channels,
-        norm_num_groups=8,
-        sample_size=size_px,
-        mid_block_add_attention=False,
-        scaling_factor=1.0,
-    )
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The floating-point type that the device multiplies fastest: bfloat16 where it can, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 
 
-def _factors(model: AutoencoderKL) -> tuple[float, float]:
-    return model.config.shift_factor or 0.0, model.config.scaling_factor
+def latent_error(model: Autoencoder, exact: Autoencoder, images: NDArray[np.uint8]) -> float:
+    """‖z − z_exact‖ / ‖z_exact‖ over the latents of images (n, S, S, 3), infinite where z is not finite."""
+    z, expected = (encode(m, images, dtype=np.float32) for m in (model, exact))
+    error = float(np.linalg.norm(z - expected) / np.linalg.norm(expected))
+    return error if np.isfinite(error) else float("inf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from timm.data import ImageNetInfo
@@ -26,3 +27,21 @@ def _imagenet() -> ImageNetInfo:
 @lru_cache(maxsize=1)
 def _index() -> dict[str, int]:
     return {name: k for k, name in enumerate(_imagenet().label_names())}
+
+
+def dit_ids(class_names: Sequence[str], labels: Mapping[str, int], num_classes: int) -> list[int]:
+    """The ids by which a class-conditional model knows classes: WordNet ids where it has ImageNet-1K's, else names.
+
+    labels  the model's names, of which a class may have several, with their ids
+    Raises ValueError for classes it does not know, and for an id whose names are another class's.
+    """
+    found = [(name, imagenet_index(name) if num_classes == 1000 else None) for name in class_names]
+    ids = [labels.get(name, -1) if number is None else number for name, number in found]
+    unknown = [name for name, number in zip(class_names, ids, strict=True) if number < 0]
+    if unknown:
+        raise ValueError(f"it does not know {len(unknown)} of the classes, the first is {unknown[0]!r}")
+    for name, number in found:
+        names = {label for label, k in labels.items() if k == number}
+        if number is not None and names and names.isdisjoint(describe(name).split(", ")):
+            raise ValueError(f"it calls class {number} {sorted(names)[0]!r}, but {name} is {describe(name)!r}")
+    return ids

@@ -1,25 +1,30 @@
-"""Training of teachers on real images and of students on distilled ones, and their accuracy."""
+"""Training of classifiers on real images, and their accuracy."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
-from ddoq_core.augment import augment, cutmix
-from ddoq_core.fitting import Keeper, Loss, cosine_by_epoch, fit, one_cycle, weight_decay_groups
+from ddoq_core.augment import Draws, apply, draw
+from ddoq_core.devices import mixed_precision
+from ddoq_core.fitting import Keeper, Loss, fit, one_cycle, weight_decay_groups
 from ddoq_core.images import to_unit
+from ddoq_core.labels import batch_of, num_batches
 from ddoq_core.networks import Classifier
-from ddoq_core.seeds import derive_seed
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a classifier is trained. The same for every method that is compared."""
+    """How a classifier is trained. The same for every method that is compared.
+
+    weights_in  "loss": multiply a picture's loss; "sampling": draw an epoch's pictures by them; "none"
+    CutMix, the optimiser, its schedule and the weights are for students only.
+    """
 
     num_epochs: int
     batch_size: int
@@ -30,10 +35,17 @@ class Protocol:
     resized_crop: tuple[float, float] | None = None
     flip: bool = False
     cutmix: bool = False
+    optimizer: str = "adamw"
+    momentum: float = 0.9
+    schedule: str = "cosine"
+    weights_in: str = "loss"
 
-    def augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Crop, shift and flip as the protocol says; CutMix is for students only."""
-        return augment(x, generator, shift_px=self.shift_px, resized_crop=self.resized_crop, flip=self.flip)
+    def draw(self, num_images: int, size_px: int, generator: torch.Generator, *, cutmix: bool = False) -> Draws:
+        """What chance decides for a batch of pictures."""
+        crop = self.resized_crop
+        return draw(
+            num_images, size_px, generator, shift_px=self.shift_px, resized_crop=crop, flip=self.flip, cutmix=cutmix
+        )
 
 
 @dataclass(frozen=True)
@@ -59,46 +71,17 @@ def train_teacher(
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         chosen = batch_of(step, len(x), protocol.batch_size, seed)
-        return F.cross_entropy(model(protocol.augment(x[chosen], generator)), y[chosen])
+        batch = apply(x[chosen], protocol.draw(len(chosen), x.shape[-1], generator))
+        with mixed_precision(device):
+            return F.cross_entropy(model(batch), y[chosen])
 
     per_epoch = num_batches(len(x), protocol.batch_size)
     optimizer = torch.optim.AdamW(weight_decay_groups(model, protocol.weight_decay), protocol.learning_rate)
     schedule = one_cycle(optimizer, protocol.learning_rate, protocol.num_epochs * per_epoch)
-    return _fit_classifier(model, loss, protocol.num_epochs * per_epoch, optimizer, schedule, seed, keeper)
+    return fit_classifier(model, loss, protocol.num_epochs * per_epoch, optimizer, schedule, seed, keeper)
 
 
-def train_student(
-    model: Classifier,
-    teacher: Classifier,
-    images: NDArray[np.uint8],
-    weights: NDArray[np.float64],
-    protocol: Protocol,
-    seed: int,
-    keeper: Keeper,
-) -> list[float]:
-    """Fit a student to the teacher's soft labels on weighted distilled images (n, S, S, 3), weights (n,).
-
-    The teacher labels every augmented batch as it is drawn. L = (1/B) Σ w_i KL_i at temperature T (paper, step 5).
-    """
-    device = model.mean.device
-    x, w = to_unit(images).to(device), torch.from_numpy(weights).float().to(device)
-
-    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        chosen = batch_of(step, len(x), protocol.batch_size, seed)
-        batch, weight = protocol.augment(x[chosen], generator), w[chosen]
-        if protocol.cutmix:
-            batch, weight = cutmix(batch, weight, generator)
-        with torch.inference_mode():
-            soft = teacher(batch)
-        return soft_label_loss(model(batch), soft, weight, protocol.temperature)
-
-    per_epoch = num_batches(len(x), protocol.batch_size)
-    optimizer = torch.optim.AdamW(weight_decay_groups(model, protocol.weight_decay), protocol.learning_rate)
-    schedule = cosine_by_epoch(optimizer, protocol.num_epochs, per_epoch)
-    return _fit_classifier(model, loss, protocol.num_epochs * per_epoch, optimizer, schedule, seed, keeper)
-
-
-def _fit_classifier(
+def fit_classifier(
     model: Classifier,
     loss: Loss,
     num_steps: int,
@@ -107,31 +90,11 @@ def _fit_classifier(
     seed: int,
     keeper: Keeper,
 ) -> list[float]:
+    """Fit a classifier, which is in eval mode afterwards. See ddoq_core.fitting.fit."""
     model.train()
     losses = fit(loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=seed, keeper=keeper)
     model.eval()
     return losses
-
-
-def soft_label_loss(student: torch.Tensor, teacher: torch.Tensor, w: torch.Tensor, temperature: float) -> torch.Tensor:
-    """(1/B) Σ w_i KL(softmax(t_i/T) ‖ softmax(s_i/T)), no T² factor (FKD as in arXiv 2306.13092). Logits (B, C)."""
-    target = F.log_softmax(teacher.clone() / temperature, dim=1)
-    kl = F.kl_div(F.log_softmax(student / temperature, dim=1), target, reduction="none", log_target=True).sum(1)
-    return (w * kl).mean()
-
-
-def num_batches(num_images: int, batch_size: int) -> int:
-    """Batches of an epoch. A last picture that would be alone joins the batch before: batch norm needs two."""
-    return max(1, math.ceil((num_images - 1) / batch_size))
-
-
-def batch_of(step: int, num_images: int, batch_size: int, seed: int) -> torch.Tensor:
-    """Indices of a step's batch: each epoch is a permutation of its own; its last batch may be of another size."""
-    per_epoch = num_batches(num_images, batch_size)
-    epoch, k = divmod(step, per_epoch)
-    generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
-    end = num_images if k == per_epoch - 1 else (k + 1) * batch_size
-    return torch.randperm(num_images, generator=generator)[k * batch_size : end]
 
 
 @torch.inference_mode()
@@ -151,3 +114,14 @@ def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Accuracy
     per_class = [float(hit[labels == c].mean()) for c in range(logits.shape[1]) if (labels == c).any()]
     top5 = (ranked[:, :5] == labels[:, None]).any(1)
     return Accuracy(float(hit.mean()), float(top5.mean()), per_class)
+
+
+def best_reordering(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """The top-1 accuracy that logits (n, C) would have if their classes stood in the best order for labels (n,).
+
+    Much more than the accuracy as they are: the network knows the classes in another order.
+    """
+    num_classes = logits.shape[1]
+    confusion = np.bincount(labels * num_classes + logits.argmax(1), minlength=num_classes**2)
+    rows, columns = linear_sum_assignment(confusion.reshape(num_classes, num_classes), maximize=True)
+    return float(confusion.reshape(num_classes, num_classes)[rows, columns].sum() / len(labels))

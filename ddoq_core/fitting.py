@@ -67,7 +67,7 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         for step in range(first, num_steps):
             torch.manual_seed(derive_seed(seed, "model", step))  # for dropout, which takes no generator
-            value = loss(step, generator.manual_seed(derive_seed(seed, step)))
+            value = loss(step, seeded(generator, seed, step))
             amount = value.item()
             if not math.isfinite(amount):
                 raise FloatingPointError(f"loss is {amount} at step {step + 1} of {num_steps}: lower the learning rate")
@@ -82,6 +82,11 @@ def fit(
     return [total / count for k, total in enumerate(losses) if (count := _steps_of(k, num_steps))]
 
 
+def seeded(generator: torch.Generator, seed: int, step: int) -> torch.Generator:
+    """The generator as a training with this seed gives it to a step's loss."""
+    return generator.manual_seed(derive_seed(seed, step))
+
+
 def one_cycle(optimizer: torch.optim.Optimizer, peak: float, num_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     """Warm up to the peak rate over a tenth of the steps, then anneal to 0 by a cosine (arXiv 1708.07120)."""
     return torch.optim.lr_scheduler.OneCycleLR(
@@ -89,13 +94,23 @@ def one_cycle(optimizer: torch.optim.Optimizer, peak: float, num_steps: int) -> 
     )
 
 
-def cosine_by_epoch(
-    optimizer: torch.optim.Optimizer, num_epochs: int, steps_per_epoch: int
+RATES: dict[str, Callable[[int, int], float]] = {
+    "cosine": lambda epoch, num_epochs: (1 + math.cos(math.pi * epoch / num_epochs)) / 2,
+    "half-cosine": lambda epoch, num_epochs: (1 + math.cos(math.pi * epoch / num_epochs / 2)) / 2,
+    "steps": lambda epoch, num_epochs: 0.2 ** ((epoch >= 2 * num_epochs // 3) + (epoch >= 5 * num_epochs // 6)),
+}
+
+
+def by_epoch(
+    optimizer: torch.optim.Optimizer, name: str, num_epochs: int, steps_per_epoch: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """The rate of epoch e is (1 + cos(π e / num_epochs)) / 2 of the full one (SRe2L, arXiv 2306.13092)."""
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: (1 + math.cos(math.pi * (step // steps_per_epoch) / num_epochs)) / 2
-    )
+    """The rate of an epoch as a share of the full one.
+
+    name  "cosine": from 1 to 0 (SRe2L, arXiv 2306.13092); "half-cosine": the first half of it, from 1 to 1/2 (RDED,
+          arXiv 2312.03526); "steps": times 0.2 after 2/3 and after 5/6 of the epochs (IDC, arXiv 2205.14959)
+    """
+    rate = RATES[name]
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step // steps_per_epoch, num_epochs))
 
 
 def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

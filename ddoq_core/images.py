@@ -11,19 +11,21 @@ from PIL import Image, ImageOps
 
 
 def preprocess(image: Image.Image, size_px: int, resize: Literal["crop", "squash"] = "crop") -> NDArray[np.uint8]:
-    """An image as (size_px, size_px, 3) uint8 RGB, antialiased.
+    """An RGB image as (size_px, size_px, 3) uint8, antialiased.
 
     resize  "crop": the short side is brought to size_px and the centre kept; "squash": the aspect ratio is given
             up, as D4M does (arXiv 2407.15138, published code)
     """
-    image = ImageOps.exif_transpose(image).convert("RGB")
+    fit = ImageOps.fit if resize == "crop" else Image.Image.resize
+    return np.asarray(fit(image, (size_px, size_px), Image.Resampling.BICUBIC), dtype=np.uint8)
+
+
+def resized(images: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
+    """Square images (n, S, S, 3) brought to size_px by Lanczos' filter, antialiased; as they are where they have it."""
+    if images.shape[1] == size_px:
+        return images
     size = (size_px, size_px)
-    fitted = image.resize(size, Image.Resampling.BICUBIC) if resize == "squash" else _fit(image, size)
-    return np.asarray(fitted, dtype=np.uint8)
-
-
-def _fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return ImageOps.fit(image, size, Image.Resampling.BICUBIC)
+    return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images])
 
 
 def to_unit(images: NDArray[np.uint8]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Teachers and students: any timm model, and the ConvNet-D of the distillation field.
+"""Teachers and students: any timm model, and the ConvNet-D and ResNetAP-10 of the distillation field.
 
 A classifier takes images in [0, 1] and normalises them itself, so its folder says all about its input.
 """
@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from timm.data import resolve_model_data_config
 from torch import nn
 
 from ddoq_core.devices import best_device
+from ddoq_core.resnet_ap import ResNetAP10
 
 CONVNET = re.compile(r"convnet-(?P<depth>[1-9]\d*)-(?P<width>[1-9]\d*)")
+SMALL_STEM, INSTANCE_NORM = "small-stem", "instance-norm"
 
 
 class Classifier(nn.Module):
@@ -39,31 +40,46 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class ClassifierSpec:
-    """What a classifier is built from: a timm model name or "convnet-D-W", and the shape of its task."""
+    """What a classifier is built from: its architecture by name (see build_network), and the shape of its task."""
 
     architecture: str
     num_classes: int
     size_px: int
 
 
-def build_classifier(spec: ClassifierSpec, *, seed: int = 0, pretrained: bool = False) -> Classifier:
-    """A fresh classifier, its weights drawn from the seed, or timm's pretrained one with its normalisation.
-
-    "convnet-D-W" is D blocks of width W with instance norm (arXiv 2006.05929).
-    Raises ValueError for an architecture that is neither that nor in timm.
-    """
+def build_classifier(spec: ClassifierSpec, *, seed: int = 0) -> Classifier:
+    """A fresh classifier, its weights drawn from the seed. Raises ValueError as build_network does."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if match := CONVNET.fullmatch(spec.architecture):
-            network = _convnet(int(match["depth"]), int(match["width"]), spec.num_classes, spec.size_px)
-        elif timm.is_model(spec.architecture.split(".")[0]):
-            network = _timm_model(spec, pretrained)
-        else:
-            raise ValueError(f"architecture {spec.architecture!r} is neither a timm model nor convnet-DEPTH-WIDTH")
-    if pretrained:
-        described = resolve_model_data_config(network)
-        return Classifier(network, described["mean"], described["std"]).to(best_device())
+        network = build_network(spec)
     return Classifier(network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).to(best_device())
+
+
+def build_network(spec: ClassifierSpec, *, pretrained: bool = False) -> nn.Module:
+    """A network by the name of its architecture:
+
+    "convnet-D-W"     D blocks of width W with instance norm (arXiv 2006.05929)
+    "resnetap-10"     with instance norm (arXiv 2205.14959)
+    any timm model    "resnet18", "vit_tiny_patch16_224"; a ResNet's name may go on with "+small-stem", a 3×3
+                      convolution of stride 1 and no pooling, for pictures of 32 px, and with "+instance-norm"
+    Raises ValueError for a name that is none of these.
+    """
+    name, *changes = spec.architecture.split("+")
+    if match := CONVNET.fullmatch(spec.architecture):
+        return _convnet(int(match["depth"]), int(match["width"]), spec.num_classes, spec.size_px)
+    if spec.architecture == "resnetap-10":
+        return ResNetAP10(spec.num_classes, spec.size_px)
+    if not timm.is_model(name.split(".")[0]) or not set(changes) <= {SMALL_STEM, INSTANCE_NORM}:
+        raise ValueError(
+            f"architecture {spec.architecture!r} is neither a timm model (with +{SMALL_STEM}, +{INSTANCE_NORM}) nor "
+            "convnet-DEPTH-WIDTH nor resnetap-10"
+        )
+    network = _timm_model(replace(spec, architecture=name), pretrained)
+    if SMALL_STEM in changes:
+        _shrink_stem(network, spec.architecture)
+    if INSTANCE_NORM in changes:
+        _normalise_by_instance(network, spec.architecture)
+    return network
 
 
 def save_classifier(model: Classifier, spec: ClassifierSpec, folder: Path) -> None:
@@ -79,17 +95,6 @@ def load_classifier(folder: Path) -> Classifier:
     return model.eval().requires_grad_(False)
 
 
-def load_checkpoint(model: Classifier, path: str) -> None:
-    """Load a network's weights (.safetensors, or a torch state dict). Raises ValueError where they do not fit."""
-    state = (
-        load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
-    )
-    try:
-        model.network.load_state_dict(state.get("state_dict", state))
-    except RuntimeError as error:
-        raise ValueError(f"checkpoint {path} does not fit: {str(error).splitlines()[0]}") from error
-
-
 def _timm_model(spec: ClassifierSpec, pretrained: bool) -> nn.Module:
     try:
         described = timm.get_pretrained_cfg(spec.architecture)
@@ -98,6 +103,25 @@ def _timm_model(spec: ClassifierSpec, pretrained: bool) -> nn.Module:
     one_size = described is not None and described.fixed_input_size  # a transformer is built for pictures of one size
     size = {"img_size": spec.size_px} if one_size else {}
     return timm.create_model(spec.architecture, num_classes=spec.num_classes, pretrained=pretrained, **size)
+
+
+def _shrink_stem(network: nn.Module, architecture: str) -> None:
+    """The stem of ResNets for CIFAR (arXiv 1512.03385, section 4.2)."""
+    stem = getattr(network, "conv1", None)
+    if not isinstance(stem, nn.Conv2d) or not hasattr(network, "maxpool"):
+        raise ValueError(f"architecture {architecture!r}: only ResNets whose stem is one convolution can have another")
+    network.conv1 = nn.Conv2d(3, stem.out_channels, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _normalise_by_instance(network: nn.Module, architecture: str) -> None:
+    """Instance norm in the place of every batch norm, as IDC has it (arXiv 2205.14959)."""
+    norms = {name: norm for name, norm in network.named_modules() if isinstance(norm, nn.BatchNorm2d)}
+    if not norms or any(type(norm) is not nn.BatchNorm2d for norm in norms.values()):
+        raise ValueError(f"architecture {architecture!r} has no plain batch norm to replace")
+    for name, norm in norms.items():
+        network.set_submodule(name, nn.InstanceNorm2d(norm.num_features, affine=True))
 
 
 def _convnet(depth: int, width: int, num_classes: int, size_px: int) -> nn.Module:

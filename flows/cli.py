@@ -120,6 +120,40 @@ def forget(
             console.print(line, soft_wrap=True)
 
 
+@app.command()
+def export(
+    what: Annotated[str, typer.Argument(help="a recipe that was run, or a folder like runs/digits/images-ddoq-0")],
+    form: Annotated[str, typer.Option("--to", help="imagefolder, huggingface, webdataset, dd-ranking or torch")],
+    out: Annotated[Path, typer.Option("--out", help="a new folder")],
+    method: Annotated[str | None, typer.Option("--method", help="of a recipe; its first if not given")] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="uniform, sqrt, mass; the recipe's if not given")
+    ] = None,
+    teacher: Annotated[Path | None, typer.Option("--teacher", help="whose logits; the recipe's if not given")] = None,
+    root: Root = Path("runs"),
+) -> None:
+    """Write the distilled pictures with weights and soft labels as other tools read them."""
+    from tasks.export import export as write
+    from tasks.handover import collect
+
+    with _clear_errors():
+        folder, rule = _pictures_of(what, method, root) if what in recipes() else (Path(what), "sqrt")
+        beside = folder.parent / "teacher"
+        distilled = collect(folder, weights or rule, teacher or (beside if beside.is_dir() else None))
+        write(distilled, form, out)
+    soft = "" if distilled.logits is None else " with soft labels"
+    console.print(f"{len(distilled.images)} pictures{soft} written to {out}", soft_wrap=True)
+
+
+def _pictures_of(name: str, method: str | None, root: Path) -> tuple[Path, str | float]:
+    """The newest pictures of a recipe's method, and the rule of their weights."""
+    recipe = load_recipe(name)
+    method = method or next(iter(recipe.methods))
+    if method not in recipe.methods:
+        raise UsageError(f"{name} has no method {method!r}: it has {', '.join(recipe.methods)}")
+    return root / name / f"images-{method}-{recipe.seeds[0]}", recipe.settings_of(method)[2]
+
+
 def _run(
     name: str,
     ipc: int | None,
@@ -137,7 +171,7 @@ def _run(
         with prefect_server(root) as server:
             from flows import local
 
-            local.check(recipe)
+            local.check(recipe, root)
             with console.status("starting the Prefect server"):
                 local.prepare()
                 server.wait()

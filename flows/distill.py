@@ -73,4 +73,4 @@ def _stage_flow(stage: str) -> Flow[Any, dict[str, Any]]:
     return run_stage
 
 
-shard, autoencoder, encode, teacher, prior, cluster, decode, train, evaluate, report = map(_stage_flow, STAGES)
+shard, autoencoder, encode, teacher, prior, cluster, decode, label, train, evaluate, report = map(_stage_flow, STAGES)

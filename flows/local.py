@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ class RunFailed(RuntimeError):
     """A stage failed; the message is the first cause."""
 
 
-def check(recipe: Recipe) -> None:
-    """Raise, before anything starts, for data that cannot serve the recipe."""
+def check(recipe: Recipe, root: Path) -> None:
+    """Raise, before anything starts, for data or weights that cannot serve the recipe."""
+    from tasks.prior_check import check_prior
     from tasks.shard import check_source
 
-    check_source(recipe)
+    check_prior(recipe, check_source(recipe, root))
 
 
 def prepare() -> None:
@@ -38,4 +40,8 @@ def execute(
     except NotDone:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise RunFailed(
+                f"{error.strerror} for {root}: make room, and run the same command again to go on"
+            ) from error
         raise RunFailed(f"{type(error).__name__}: {error}") from error

@@ -15,8 +15,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from flows.run import Run
 
-POLL_SECONDS = 0.5
-PUBLISH_SECONDS = 5.0
+POLL_SECONDS = 1.0
+PUBLISH_SECONDS = 10.0
 
 
 @contextmanager

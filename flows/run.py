@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flows.runners import on_gpu
 from storage.artifact import Artifact, NotDone
 from storage.index import Index
 from tasks.config import STAGES, Recipe
 
 CLASSES_PER_TASK = 25  # a mapped task costs about 0.1 s in Prefect
+IMAGES_PER_TASK = 16_384  # where a class costs what its images cost
+POLL_SECONDS = 0.2
+TASKS_AT_LEAST = 16  # so that few classes keep all workers busy
 
 
 @dataclass
@@ -22,15 +28,16 @@ class Job:
     units: int = 1
     was_done: bool = False
     futures: list[Any] = field(default_factory=list)
+    _is_complete: bool = False  # as far as progress is concerned: it is looked at again and again
 
     def progress(self) -> tuple[float, str]:
         """Share that is done, 0 to 1, and a note for people."""
-        if self.units > 1 and (marked := self.artifact.num_marks()) < self.units:
-            return marked / self.units, ""
-        if self.artifact.is_done():
+        marked = self.artifact.num_marks() if self.units > 1 and not self._is_complete else 0
+        self._is_complete = self._is_complete or (marked in (0, self.units) and self.artifact.is_done())
+        if self._is_complete:
             return 1.0, ""
-        done, total, note = self.artifact.progress() or (0, 1, "")
-        return min(done / max(total, 1), 0.99), note
+        share, note = self.artifact.progress()
+        return min((marked + share) / self.units, 0.99), note
 
 
 class Run:
@@ -58,10 +65,14 @@ class Run:
         *arguments: Any,
         per_class: bool = False,
         units: int = 1,
+        num_images: Sequence[int] | None = None,
+        gpu: bool = False,
     ) -> Artifact:
         """Make sure that a job completes the artifact; equal artifacts of several methods are one job.
 
-        per_class  the task is mapped over batches of classes, which it takes as its last two arguments
+        per_class   the task is mapped over batches of classes, which it takes as its last two arguments
+        num_images  of each class, to make the batches equally long where images are what takes time
+        gpu         the task is for a worker with a GPU, where there are such
         """
         if self.only not in (None, artifact.stage) or str(artifact) in self.jobs:
             return artifact
@@ -75,33 +86,50 @@ class Run:
         if self.only:
             for parent in artifact.parents.values():
                 _require(parent)
-        batches = self._batches() if per_class else [()]
-        job.futures = [task.submit(artifact, *arguments, *batch, wait_for=waiting) for batch in batches]
+        batches = self._batches(num_images) if per_class else [()]
+        with on_gpu() if gpu else nullcontext():
+            job.futures = [task.submit(artifact, *arguments, *batch, wait_for=waiting) for batch in batches]
         return artifact
 
     def add_now(self, artifact: Artifact, task: Callable[..., Any], *arguments: Any) -> None:
         """Complete an artifact before going on, as everything else depends on what it holds."""
         if self.only not in (None, artifact.stage):
             return
-        job = Job(artifact)
         before = _finished(artifact)
+        job = self.jobs[str(artifact)] = Job(artifact, was_done=before is not None)
         task(artifact, *arguments)
         job.was_done = before is not None and _finished(artifact) == before
-        self.jobs[str(artifact)] = job
 
     def wait(self) -> None:
-        """Wait for every task, and note the jobs that had nothing to do. Raises the first error in the DAG's order."""
+        """Wait for every task, and note the jobs that had nothing to do. Raises an error as soon as a task has one."""
+        waiting = [future for job in self.jobs.values() for future in job.futures]
+        while waiting:
+            left = []
+            for future in waiting:  # in the DAG's order: a cause comes before its effects
+                if future.wrapped_future.done():
+                    future.result()
+                else:
+                    left.append(future)
+            waiting = left
+            time.sleep(POLL_SECONDS if waiting else 0)
         for job in self.jobs.values():
-            for future in job.futures:
-                future.result()
             if job.futures and all(future.state.name == "Cached" for future in job.futures):
                 job.was_done = True
 
-    def _batches(self) -> list[tuple[tuple[str, ...], str]]:
+    def _batches(self, num_images: Sequence[int] | None) -> list[tuple[tuple[str, ...], str]]:
         assert self.index is not None
-        names: Sequence[str] = self.index.classes
-        parts = [tuple(names[k : k + CLASSES_PER_TASK]) for k in range(0, len(names), CLASSES_PER_TASK)]
-        return [(part, f"{part[0]}..{part[-1]}") for part in parts]
+        costs, most = [1] * len(self.index.classes), CLASSES_PER_TASK
+        if num_images is not None:
+            costs, most = list(num_images), min(IMAGES_PER_TASK, sum(num_images) // TASKS_AT_LEAST)
+        parts: list[list[str]] = [[]]
+        cost = 0
+        for name, more in zip(self.index.classes, costs, strict=True):
+            if parts[-1] and cost + more > most:
+                parts.append([])
+                cost = 0
+            parts[-1].append(name)
+            cost += more
+        return [(tuple(part), f"{part[0]}..{part[-1]}") for part in parts]
 
 
 def _finished(artifact: Artifact) -> float | None:

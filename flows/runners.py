@@ -1,22 +1,31 @@
 """Where tasks run. The only place that knows Dask's settings.
 
-A local cluster has one single-threaded worker process per core, unless DDOQ_WORKERS says how many; DDOQ_CLUSTER
-is the address of an existing scheduler, e.g. tcp://10.0.0.1:8786. The cluster starts with the first task that is
-submitted: a run with nothing to do starts no process.
+A local cluster has one single-threaded worker process per core, unless DDOQ_WORKERS says how many; on a machine with
+GPUs, one of them per GPU sees that GPU, the others see none. DDOQ_CLUSTER is the address of an existing scheduler,
+e.g. tcp://10.0.0.1:8786. The cluster starts with the first task that is submitted: a run with nothing to do starts no
+process. Tasks for a GPU take the Dask resource GPU, which on a machine without GPUs every worker offers.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
+import subprocess
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import dask
+from distributed import Nanny, Scheduler, SpecCluster
+from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 
 LOG_LEVEL = logging.CRITICAL  # a task's error reaches the run; what is left are farewells of processes that end
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+LOOPBACK = "127.0.0.1"
+ONE_GPU = {"GPU": 1}
 
 
 def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskRunner[Any]:
@@ -33,15 +42,67 @@ def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskR
             "distributed.worker.preload": ["import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"],
             "distributed.scheduler.allowed-failures": 3,  # a worker may die; a task that kills them ends the run
             "distributed.admin.low-level-log-length": 0,
+            "distributed.worker.profile.enabled": False,  # it stops the worker's Python a hundred times a second
             "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREAD_VARIABLES, "1"),
         }
     )
-    return DaskTaskRunner(
-        cluster_kwargs={
-            "n_workers": workers,
-            "threads_per_worker": 1,
-            "host": "127.0.0.1",
-            "scheduler_kwargs": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # its HTTP port: any free one
-            "silence_logs": LOG_LEVEL,
-        }
+    return DaskTaskRunner(cluster_class=local_cluster, cluster_kwargs={"workers": workers})
+
+
+def local_cluster(workers: int) -> SpecCluster:
+    """A cluster on this machine, on loopback, with as many worker processes, but at least one per GPU."""
+    scheduler = {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
+    return SpecCluster(
+        workers=worker_specs(gpu_names(), workers),
+        scheduler={"cls": Scheduler, "options": scheduler},
+        silence_logs=LOG_LEVEL,
+    )
+
+
+def worker_specs(gpus: list[str], workers: int) -> dict[str, dict[str, Any]]:
+    """Dask's specification of the workers: one per GPU, and the rest without one; without GPUs, all offer one.
+
+    gpus  names as CUDA_VISIBLE_DEVICES takes them
+    """
+    names = [f"gpu-{gpu}" for gpu in gpus] + [f"cpu-{k}" for k in range(max(workers - len(gpus), 1))]
+    common = {"host": LOOPBACK, "nthreads": 1, "dashboard": False, "silence_logs": LOG_LEVEL}
+    specs = {}
+    for name, gpu in zip(names, [*gpus, *[""] * len(names)], strict=False):
+        options = {**common, "memory_limit": 1 / len(names)}  # of the machine's memory
+        if gpus:
+            options["env"] = {"CUDA_VISIBLE_DEVICES": gpu}
+        if gpu or not gpus:
+            options["resources"] = ONE_GPU
+        specs[name] = {"cls": Nanny, "options": options}
+    return specs
+
+
+def gpu_names() -> list[str]:
+    """The GPUs this process may use: those of CUDA_VISIBLE_DEVICES, else all that the driver lists."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
+    return [str(k) for k, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]
+
+
+def on_gpu() -> AbstractContextManager[Any]:
+    """Tasks submitted in this context wait for a worker that offers a GPU, on a cluster that has one."""
+    context = FlowRunContext.get()
+    assert context is not None, "tasks are submitted inside a flow"
+    client = context.task_runner.client  # type: ignore[attr-defined]
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if any(worker["resources"].get("GPU") for worker in workers):
+        return dask.annotate(resources=ONE_GPU)
+    _warn_once(client.scheduler.address)
+    return nullcontext()
+
+
+@lru_cache
+def _warn_once(scheduler: str) -> None:
+    logging.getLogger(__name__).warning(
+        f"no worker of {scheduler} offers the resource GPU: tasks for a GPU run on any worker; "
+        'start those that have one with --resources "GPU=1"'
     )

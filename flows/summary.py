@@ -60,7 +60,7 @@ def show(console: Console, recipe: Recipe, found: dict[str, Any], seconds: float
     stages = Table("stage", "state", "artifacts", "units", "seconds", title=f"{recipe.name} in {seconds:.0f} s")
     for row in found["stages"]:
         stages.add_row(*(str(row[key]) for key in ("stage", "state", "artifacts", "units", "seconds")))
-    console.print(stages)
+    console.print(stages if found["stages"] else f"nothing to do: {recipe.name} has no such stage as it is set")
     if "results" not in found:
         return
     accuracies = Table(

@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,6 +71,16 @@ class Mark(_Saved):
     def content(self) -> str:
         """Hash of the unit's files, by name."""
         return sha256_of({name: stamp.sha256 for name, stamp in self.files.items()})
+
+
+class Plan(_Saved):
+    """What an artifact is made with, and from which `<stage>/<digest>` by name. Written first."""
+
+    stage: str
+    digest: str
+    config: dict[str, Any]
+    parents: dict[str, str]
+    stages: dict[str, str]
 
 
 class Record(_Saved):
@@ -173,6 +183,7 @@ class Artifact:
             at = path.stat()
             stamp = FileStamp(num_bytes=at.st_size, mtime_ns=at.st_mtime_ns, sha256=hash_file(path))
             files[path.relative_to(self.path).as_posix()] = stamp
+        self._write_plan()
         mark = Mark(
             unit=unit,
             inputs=inputs,
@@ -182,7 +193,16 @@ class Artifact:
             peak_bytes=clock.peak_bytes(),
         )
         write_json(self.path / "marks" / f"{unit}.json", mark.model_dump())
+        self._progress_path(unit).unlink(missing_ok=True)
         return mark
+
+    def _write_plan(self) -> None:
+        """Say what the artifact is made with and from, for whoever looks at it before its record is there."""
+        if not (self.path / "plan.json").exists():
+            parents = {name: parent.digest for name, parent in self.parents.items()}
+            stages = {name: parent.stage for name, parent in self.parents.items()}
+            plan = Plan(stage=self.stage, digest=self.digest, config=self.config, parents=parents, stages=stages)
+            write_json(self.path / "plan.json", plan.model_dump())
 
     def forget(self, unit: str | None = None) -> None:
         """Drop a unit (or everything), so that the next run makes it again."""
@@ -259,6 +279,7 @@ class Artifact:
         drop_leftovers(self.path, keep="record.json")  # which another process may be writing just now
         write_json(self.path / "record.json", record.model_dump())
         self.checkpoint_path.unlink(missing_ok=True)
+        shutil.rmtree(self.path / "progress", ignore_errors=True)
         return record
 
     # --- artifacts made as a whole ---------------------------------------------------------------------
@@ -279,18 +300,21 @@ class Artifact:
 
     # --- progress, for whoever watches -----------------------------------------------------------------
 
-    def report_progress(self, done: int, total: int, note: str = "") -> None:
-        """Tell watchers how far a whole-artifact stage is."""
-        body = canonical_json({"done": done, "total": total, "note": note})
-        write_whole(self.path / "progress.json", body, durable=False)
+    def report_progress(self, done: int, total: int, note: str = "", *, unit: str = "") -> None:
+        """Tell watchers how far a unit, or an artifact made as a whole, is."""
+        body = canonical_json({"share": done / max(total, 1), "note": note})
+        write_whole(self._progress_path(unit), body, durable=False)
 
-    def progress(self) -> tuple[int, int, str] | None:
-        """(done, total, note) as last told, if ever."""
-        try:
-            told = json.loads((self.path / "progress.json").read_bytes())
-            return told["done"], told["total"], told["note"]
-        except (OSError, ValueError, KeyError):
-            return None
+    def progress(self) -> tuple[float, str]:
+        """Share of the units in work that is done, added up, and their notes."""
+        told = []
+        for path in (self.path / "progress").glob("*.json"):
+            with suppress(OSError, ValueError):
+                told.append(json.loads(path.read_bytes()))
+        return sum(part["share"] for part in told), ", ".join(part["note"] for part in told if part["note"])
+
+    def _progress_path(self, unit: str) -> Path:
+        return self.path / "progress" / f"{sha256_of(unit)[:12]}.json"
 
 
 def damaged_files(folder: Path, mark: Mark, *, deep: bool = False) -> list[str]:

@@ -31,14 +31,19 @@ def hash_file(path: Path) -> str:
 
 def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file that a reader sees whole or not at all, also after `kill -9` or on a full disk."""
+    with whole_file(path, durable=durable) as partial:
+        partial.write_bytes(data)
+
+
+@contextmanager
+def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A scratch file to write that takes the place of `path` when the block ends, and vanishes if it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
     try:
-        with partial.open("wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
+        yield partial
+        if durable:
+            sync(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

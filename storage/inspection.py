@@ -5,10 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import zarr
 
-from storage.artifact import Mark, Record, damaged_files, load_saved
+from storage.artifact import Mark, Plan, Record, damaged_files, load_saved
 from storage.files import list_files
+from storage.index import Index
+from storage.zarr_store import block_names, unreadable_images
+
+SHOWN = 20  # lines of what may be a thousand
 
 
 class NoArtifact(ValueError):
@@ -29,25 +34,63 @@ def artifact_folders(root: Path) -> list[Path]:
 def describe(path: Path) -> str:
     """A page of text on one artifact."""
     folder = _artifact(path)
-    record = load_saved(Record, folder / "record.json")
+    record, plan = load_saved(Record, folder / "record.json"), load_saved(Plan, folder / "plan.json")
     marks = _marks(folder)
     lines = [
         f"{folder.parent.name}/{folder.name}: " + ("complete" if record else f"not complete, {len(marks)} units so far")
     ]
+    if plan:
+        lines += [f"settings: {plan.config}", f"made from: {plan.parents}"]
+    expected = list(record.units) if record else _expected_units(folder)
+    if expected:
+        lines.append(f"units: {len(expected)}")
+    if missing := [unit for unit in expected if unit not in marks]:
+        lines.append("missing units: " + _few(missing, ", "))
     if record:
-        missing = [unit for unit in record.units if unit not in marks]
-        lines += [f"settings: {record.config}", f"made from: {record.parents}", f"units: {len(record.units)}"]
-        lines += [f"missing units: {', '.join(missing)}"] if missing else []
+        facts = [f"{name} {value}" for name, value in record.facts.items() if isinstance(value, int | float | str)]
+        lines += [f"facts: {', '.join(facts)}"] if facts else []
         lines += [f"seconds: {record.seconds}", f"versions: {record.versions}"]
+    refused = folder / "index" / "refused.parquet"
+    if refused.exists():
+        lines += [
+            f"refused: {image['path']}: {image['reason']}" for image in pq.read_table(refused).to_pylist()[:SHOWN]
+        ]
     sizes = [file.stat().st_size for file in list_files(folder)]
     lines.append(f"size: {sum(sizes):,} bytes in {len(sizes)} files")
-    for store in sorted(folder.glob("*.zarr")):
-        lines.append(f"{store.name}:")
-        for name, group in sorted(zarr.open_group(store, mode="r").groups()):
-            if name.endswith(".partial"):  # a write was cut off
-                continue
-            lines.append(f"  {name}: " + ", ".join(f"{k} {a.shape} {a.dtype}" for k, a in sorted(group.arrays())))
-    return "\n".join(lines)
+    return "\n".join(lines + [line for store in sorted(folder.glob("*.zarr")) for line in _tree(store)])
+
+
+def _tree(store: Path) -> list[str]:
+    """A zarr store's classes with their arrays; what cut-off writes left is not shown."""
+    names = sorted(p.name for p in store.iterdir() if p.is_dir() and not p.name.endswith(".partial"))
+    lines = [f"{store.name}: {len(names)} classes"]
+    for name in names[:SHOWN]:
+        arrays = sorted(zarr.open_group(store / name, mode="r").arrays())
+        lines.append(f"  {name}: " + ", ".join(f"{key} {array.shape} {array.dtype}" for key, array in arrays))
+    return lines + ([f"  and {len(names) - SHOWN} more"] if len(names) > SHOWN else [])
+
+
+def _few(names: list[str], separator: str) -> str:
+    more = len(names) - SHOWN
+    return separator.join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _expected_units(folder: Path) -> list[str]:
+    """Units of an artifact that is not complete, from the index it goes back to; none where they are not by class."""
+    stage = folder.parent.name
+    index = _index_of(folder) if stage in ("encode", "cluster", "decode") else None
+    if index is None:
+        return []
+    counts = index.counts("train")
+    return [u for name, n in counts.items() for u in (block_names(name, n) if stage == "encode" else [name])]
+
+
+def _index_of(folder: Path) -> Index | None:
+    if folder.parent.name == "shard":
+        return Index.read(folder / "index") if (folder / "record.json").exists() else None
+    plan = load_saved(Plan, folder / "plan.json")
+    parents = [folder.parents[1] / plan.stages[name] / digest for name, digest in plan.parents.items()] if plan else []
+    return next((index for parent in parents if (index := _index_of(parent))), None)
 
 
 def verify_folder(folder: Path) -> list[str]:
@@ -61,7 +104,7 @@ def verify_folder(folder: Path) -> list[str]:
     for path in list_files(folder / "marks"):
         unit, mark = _unit_of(folder, path), load_saved(Mark, path)
         bad = [f"marks/{unit}.json"] if mark is None else damaged_files(folder, mark, deep=True)
-        lines += [f"damaged: {name}, unit {unit}, file {file}" for file in bad]
+        lines += [f"damaged: {name}, unit {unit}, file {file}{unreadable_images(folder / file)}" for file in bad]
         marked.add(unit)
         if bad:
             path.unlink(missing_ok=True)

@@ -75,9 +75,10 @@ class LatentStore:
                 f"block {block} of class {name} takes {(expected, *array.shape[1:])}, got {latents.shape}: it must be "
                 "written whole, by one writer"
             )
-        array[start : start + expected] = latents
         folder = self.path / name
         chunk = folder / "latents" / "c" / "/".join([str(block)] + ["0"] * (array.ndim - 1))
+        chunk.unlink(missing_ok=True)  # zarr would read a last shard that is there, damaged or not, to fill it up
+        array[start : start + expected] = latents
         return [folder / "zarr.json", folder / "latents" / "zarr.json", folder / "rows", chunk]
 
     def read_class(self, name: str) -> NDArray[np.float16]:
@@ -114,6 +115,29 @@ class ClassStore:
 def block_names(name: str, num_images: int) -> list[str]:
     """Units of a class's latents: "<class>/<block>"."""
     return [f"{name}/{block}" for block in range(-(-num_images // BLOCK_IMAGES))]
+
+
+def unreadable_images(chunk_file: Path) -> str:
+    """Which images of a damaged shard of latents cannot be read, as words; nothing for other files."""
+    folder = next((p.parent for p in chunk_file.parents if p.name == "c"), None)
+    if folder is None or folder.name != "latents" or not chunk_file.exists():
+        return ""
+    try:
+        array = zarr.open_array(folder, mode="r")
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    block = int(chunk_file.relative_to(folder / "c").parts[0])
+    end = min((block + 1) * BLOCK_IMAGES, array.shape[0])
+    starts = range(block * BLOCK_IMAGES, end, CHUNK_IMAGES)
+    return "".join(f", images {k} to {min(k + CHUNK_IMAGES, end) - 1}" for k in starts if not _reads(array, k))
+
+
+def _reads(array: zarr.Array[Any], start: int) -> bool:
+    try:
+        array[start : start + CHUNK_IMAGES]
+    except (OSError, ValueError, RuntimeError):
+        return False
+    return True
 
 
 def _root(path: Path) -> None:

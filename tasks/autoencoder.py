@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import math
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
+from storage.files import write_json
 from tasks.config import AutoencoderConfig, ImageConfig
-from tasks.models import MODEL, WeightsError, describe_weights
+from tasks.models import MODEL, PRECISION, WeightsError, describe_weights
 from tasks.outcome import DiskKeeper, cached
-from tasks.real import read_split
+from tasks.real import read_images, read_split
 from tasks.shard import indexed
 
-VERSION = 2
+if TYPE_CHECKING:
+    from ddoq_core.autoencoder import Autoencoder
+
+VERSION = 3
+PROBE_IMAGES = 16
+MAX_LATENT_ERROR = 0.02  # relative, over which a fast floating-point type is not taken unasked
 
 
 @task(task_run_name="autoencoder-{artifact.digest}")
@@ -24,7 +33,8 @@ def autoencoder(artifact: Artifact, config: AutoencoderConfig, images: ImageConf
         return cached(artifact)
     if config.train is None:
         return _note_weights(artifact, config, images)
-    from ddoq_core import autoencoder as core
+    from ddoq_core.autoencoder import reconstruction_psnr
+    from ddoq_core.autoencoder_training import train_autoencoder
 
     clock = Clock()
     with clock("read"):
@@ -32,25 +42,48 @@ def autoencoder(artifact: Artifact, config: AutoencoderConfig, images: ImageConf
         real, _ = read_split(shard, index, "train", images)
         held_out, _ = read_split(shard, index, "val", images)
     with clock("compute"):
-        model, losses = core.train_autoencoder(real, **config.train.model_dump(), keeper=DiskKeeper(artifact))
-        facts = {"psnr_db": core.reconstruction_psnr(model, held_out), "losses": losses}
-    with artifact.writing(MODEL, clock, facts) as folder:
-        model.save_pretrained(folder)
+        model, losses = train_autoencoder(real, **config.train.model_dump(), keeper=DiskKeeper(artifact))
+        facts = {"psnr_db": reconstruction_psnr(model, held_out), "losses": losses}
+        precision = _precision(model, config, real[:: max(1, len(real) // PROBE_IMAGES)][:PROBE_IMAGES])
+    with artifact.writing(MODEL, clock, {**facts, **precision}) as folder:
+        model.network.save_pretrained(folder)
+        write_json(folder / PRECISION, precision)
     return str(artifact)
 
 
 def _note_weights(artifact: Artifact, config: AutoencoderConfig, images: ImageConfig) -> str:
-    from ddoq_core import autoencoder as core
+    from ddoq_core.autoencoder import load_autoencoder
 
     assert config.weights is not None
     clock = Clock()
     with clock("read"):
         told = {**describe_weights(config.weights), "subfolder": config.subfolder}
         try:
-            model = core.load_autoencoder(config.weights, config.subfolder)
-            shape = core.latent_shape(model, images.size_px)
-        except (OSError, ValueError) as error:
+            model = load_autoencoder(config.weights, config.subfolder)
+            shape = model.latent_shape(images.size_px)
+        except (OSError, ValueError, RuntimeError) as error:
             raise WeightsError(f"autoencoder.weights={config.weights!r} cannot be used: {error}") from error
-    with artifact.writing(MODEL, clock, {"latent_shape": shape}) as folder:
-        (folder / "weights.json").write_text(json.dumps(told))
+        shard, index = indexed(artifact.parents["shard"])
+        rows = index.rows("train")
+        real = read_images(shard, index, rows[:: max(1, len(rows) // PROBE_IMAGES)][:PROBE_IMAGES], images)
+    with clock("compute"):
+        precision = _precision(model, config, real)
+    with artifact.writing(MODEL, clock, {"latent_shape": shape, **precision}) as folder:
+        write_json(folder / "weights.json", told)
+        write_json(folder / PRECISION, precision)
     return str(artifact)
+
+
+def _precision(model: Autoencoder, config: AutoencoderConfig, real: NDArray[np.uint8]) -> dict[str, Any]:
+    """The floating-point type to encode in, and its relative error on real images (n, S, S, 3)."""
+    import torch
+
+    from ddoq_core.autoencoder import fast_dtype, latent_error
+
+    dtype = fast_dtype(model.device) if config.precision == "auto" else getattr(torch, config.precision)
+    error = 0.0 if dtype == torch.float32 else latent_error(model.at_precision(dtype), model, real)
+    if config.precision == "auto" and error > MAX_LATENT_ERROR:
+        dtype, error = torch.float32, 0.0
+    if not math.isfinite(error):
+        raise WeightsError(f"autoencoder.precision={config.precision} gives latents that are not finite: set float32")
+    return {"precision": str(dtype).removeprefix("torch."), "latent_error": round(error, 5)}

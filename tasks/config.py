@@ -11,8 +11,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 STAGES = (
-    "shard", "autoencoder", "encode", "teacher", "prior", "cluster", "decode", "train", "evaluate", "report",
+    "shard", "autoencoder", "encode", "teacher", "prior", "cluster", "decode", "label", "train", "evaluate", "report",
 )  # fmt: skip
+Subset = Literal[
+    "imagenette", "imagewoof", "imagenet100", "imageidc", "imagemeow", "imagesquawk", "imagefruit", "imageyellow"
+]
+ProtocolName = Literal["fkd", "rded", "hard", "quick"]
+Labels = Literal["online", "stored", "hard"]
+WeightsIn = Literal["loss", "sampling", "none"]
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["cosine", "half-cosine", "steps"]
 Weighting = Literal["uniform", "sqrt", "mass", "sqrt-paper"] | Annotated[float, Field(ge=0)]
 
 
@@ -25,17 +33,52 @@ class Settings(BaseModel):
 class DataConfig(Settings):
     """Where the real images come from (stage shard)."""
 
-    source: Literal["digits", "folder"] = "folder"
-    path: str | None = Field(None, description="folder of the source: train/<class>/*.jpg (and val/), or <class>/*.jpg")
+    source: Literal["digits", "folder", "tar", "webdataset", "parquet", "cifar10", "imagenette"] = "folder"
+    path: str | None = Field(
+        None,
+        description="a folder; for tar, webdataset and parquet also a file, a pattern or a range like a-{00..46}.tar",
+    )
+    val_path: str | None = Field(
+        None, description="the validation images, of the same kind, where they are not with the others"
+    )
+    val_labels: str | None = Field(
+        None,
+        description="ILSVRC's ground truth for a flat val_path: the devkit's folder or archive, Kaggle's "
+        "LOC_val_solution.csv, or a text file of WordNet ids",
+    )
+    subset: Subset | None = Field(None, description="take the classes of this subset of ImageNet-1K alone")
     val_fraction: float = Field(0.25, gt=0, lt=1, description="share held out per class, where the source has no val")
     split_seed: int = 0
+    max_pixels: PositiveInt = Field(178_956_970, le=178_956_970, description="larger images are refused")
+    max_refused: float = Field(0.01, ge=0, le=1, description="fail if a larger share of the images cannot be shown")
+
+    @model_validator(mode="after")
+    def _validation_is_complete(self) -> DataConfig:
+        if self.val_labels and (self.val_path is None or self.source not in ("folder", "tar")):
+            raise ValueError("data.val_labels goes with data.val_path, and with data.source folder or tar")
+        if self.val_path and self.source in ("digits", "cifar10", "imagenette"):
+            raise ValueError(f"data.source {self.source!r} has its own validation images: leave data.val_path out")
+        return self
 
 
 class ImageConfig(Settings):
-    """How every image is brought to size, for encoding as for training."""
+    """How every image is brought to size, antialiased."""
 
-    size_px: PositiveInt = 256
-    resize: Literal["crop", "squash"] = "crop"
+    size_px: PositiveInt = Field(256, description="side of the images that are encoded")
+    resize: Literal["crop", "squash"] = Field(
+        "crop", description="the short side and the centre, or squash as D4M does"
+    )
+    train_px: PositiveInt | None = Field(None, description="side for teacher, students and evaluation; size_px if none")
+
+    @property
+    def for_encoding(self) -> ImageConfig:
+        """What the latents depend on."""
+        return ImageConfig(size_px=self.size_px, resize=self.resize)
+
+    @property
+    def for_training(self) -> ImageConfig:
+        """How teacher and students see real images, and the size of distilled ones."""
+        return ImageConfig(size_px=self.train_px or self.size_px)
 
 
 class AutoencoderTraining(Settings):
@@ -51,17 +94,27 @@ class AutoencoderTraining(Settings):
 
 
 class AutoencoderConfig(Settings):
-    """Weights to load (a diffusers folder or hub name), or how to train one."""
+    """Weights to load (AutoencoderKL, AutoencoderTiny, TAEF2), or how to train one."""
 
-    weights: str | None = None
+    weights: str | None = Field(None, description="a diffusers folder or hub name, or a folder of TAEF2's two files")
     subfolder: str | None = Field(None, description="'vae' for the autoencoder inside a pipeline folder")
     train: AutoencoderTraining | None = None
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of encoding; auto: the device's fastest whose latents are within 2 % of float32's"
+    )
 
     @model_validator(mode="after")
     def _one_of(self) -> AutoencoderConfig:
         if (self.weights is None) == (self.train is None):
             raise ValueError("an autoencoder has either `weights` (a diffusers folder or hub name) or `train`")
         return self
+
+
+class EncodeConfig(Settings):
+    """What is taken from the autoencoder's posterior."""
+
+    posterior: Literal["mean", "sample"] = Field("mean", description="a seeded sample is what D4M encodes")
+    seed: int = 0
 
 
 class Augmentation(Settings):
@@ -84,7 +137,9 @@ class TeacherConfig(Settings):
     weight_decay: float = 0.01
     augmentation: Augmentation = Augmentation()
     seed: int = 0
-    min_gain: float = Field(3.0, description="refuse a teacher whose top-1 is less than this many times chance")
+    min_gain: float = Field(
+        3.0, description="refuse a teacher whose top-1 is less than this many times chance, or than (1 + chance) / 2"
+    )
 
 
 class PriorTraining(Settings):
@@ -98,6 +153,9 @@ class PriorTraining(Settings):
     batch_size: PositiveInt = 64
     learning_rate: float = 2e-3
     label_dropout: float = Field(0.1, ge=0, lt=1)
+    schedule: Literal["scaled_linear", "cosine"] = "scaled_linear"
+    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
+    min_snr_gamma: float | None = Field(None, gt=0, description="min-SNR weighting (arXiv 2303.09556), usually 5")
     seed: int = 0
 
 
@@ -130,25 +188,60 @@ class DecodeConfig(Settings):
     """How a prototype becomes a picture."""
 
     method: Literal["diffusion", "autoencoder", "medoid"] = "diffusion"
-    strength: float = Field(0.7, gt=0, le=1, description="share of the noise schedule that the centroid is noised to")
+    strength: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the noise schedule that the centroid is noised to; if none, to the signal-to-noise ratio "
+        "of 0.7 on Stable Diffusion's schedule, as D4M",
+    )
     guidance_scale: float = Field(8.0, ge=0)
     num_steps: PositiveInt = 50
+    sampler: Literal["given", "ddim", "ddpm"] = Field("given", description="the prior's own, or another")
+    inversion: bool = Field(False, description="the centroid's own noise by DDIM inversion, as D3HR; needs ddim")
+    centroid_guidance: float = Field(0.0, ge=0, description="pull towards the centroid, as MGD3; needs ddim or ddpm")
+    num_draws: PositiveInt = Field(1, description="pictures per centroid, each with the centroid's weight")
     prompt: str = Field(
         "{name}", description="stable-diffusion: the class prompt; {name} is its name, of ImageNet its class line"
     )
     negative_prompt: str = "cartoon, anime, painting"
 
+    @model_validator(mode="after")
+    def _sampler_serves(self) -> DecodeConfig:
+        if self.inversion and self.sampler != "ddim":
+            raise ValueError(f"inversion needs sampler 'ddim', not {self.sampler!r}: set decode.sampler=ddim")
+        if self.centroid_guidance and self.sampler == "given":
+            raise ValueError("centroid_guidance needs the sampler 'ddim' or 'ddpm': set decode.sampler=ddim")
+        return self
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What the prior's sampling takes."""
+        names = {"strength", "guidance_scale", "num_steps", "inversion", "centroid_guidance"}
+        return self.model_dump(include=names)
+
 
 class TrainConfig(Settings):
-    """The one protocol under which every method's students are trained (arXiv 2306.13092, 2407.15138)."""
+    """The one protocol under which every method's students are trained, and what the recipe changes in it."""
 
     architectures: tuple[str, ...] = ("resnet18",)
-    num_epochs: PositiveInt = 300
-    batch_size: PositiveInt = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    temperature: float = Field(20.0, gt=0)
-    augmentation: Augmentation = Augmentation()
+    protocol: ProtocolName = Field("fkd", description="a preset of tasks/protocols.py; what is set below comes first")
+    labels: Labels | None = Field(
+        None, description="the teacher's in the training step, the teacher's from the stage label, or the classes"
+    )
+    label_top_k: PositiveInt | None = Field(None, description="of stored labels, keep this many logits per picture")
+    weights_in: WeightsIn | None = Field(
+        None, description="weights multiply the loss, or are the probabilities by which an epoch's pictures are drawn"
+    )
+    num_epochs: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    optimizer: Optimizer | None = None
+    learning_rate: float | None = Field(None, gt=0)
+    momentum: float | None = Field(None, ge=0, lt=1)
+    weight_decay: float | None = Field(None, ge=0)
+    schedule: Schedule | None = None
+    temperature: float | None = Field(None, gt=0)
+    augmentation: Augmentation | None = Field(None, description="instead of the protocol's, as a whole")
 
 
 class MethodConfig(Settings):
@@ -170,6 +263,7 @@ class Recipe(Settings):
     data: DataConfig
     images: ImageConfig = ImageConfig()
     autoencoder: AutoencoderConfig
+    encode: EncodeConfig = EncodeConfig()
     teacher: TeacherConfig = TeacherConfig()
     prior: PriorConfig
     cluster: ClusterConfig = ClusterConfig()
@@ -198,6 +292,11 @@ class Recipe(Settings):
         decode = DecodeConfig.model_validate({**self.decode.model_dump(), **change.decode})
         return cluster, decode, self.weights if change.weights is None else change.weights
 
+    def num_pictures(self, method: str) -> int:
+        """Distilled pictures of a class: one for each centroid, or as many as are drawn from it."""
+        _, decode, _ = self.settings_of(method)
+        return self.ipc * (decode.num_draws if decode.method == "diffusion" else 1)
+
     def with_changes(self, changes: dict[str, Any]) -> Recipe:
         """A copy with dotted settings replaced, e.g. {"decode.strength": 0.4}; raises KeyError for unknown names."""
         tree = self.model_dump()
@@ -212,6 +311,6 @@ def _replace(tree: dict[str, Any], dotted: str, value: Any) -> None:
     for name in path:
         place = place.get(name) if isinstance(place, dict) else None
     if not isinstance(place, dict) or (last not in place and path != ["methods"]):
-        known = ", ".join(sorted(place)) if isinstance(place, dict) else "no settings below it"
+        known = ", ".join(sorted(place)) if isinstance(place, dict) else "none, set what is above it as a whole"
         raise KeyError(f"there is no setting {dotted!r}; here there are: {known}")
     place[last] = value

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 from prefect import State, task
 
 from storage.artifact import Artifact
@@ -9,19 +18,27 @@ from storage.clock import Clock
 from storage.files import sha256_of
 from storage.index import Index
 from storage.zarr_store import BLOCK_IMAGES, LatentStore, block_names
-from tasks.config import ImageConfig
-from tasks.models import load_autoencoder
-from tasks.outcome import cached
-from tasks.real import read_images
+from tasks.config import EncodeConfig, ImageConfig
+from tasks.models import load_encoder
+from tasks.outcome import Teller, cached
+from tasks.real import read_batches
 from tasks.shard import indexed
 
-VERSION = 1
+VERSION = 2
 STORE = "latents.zarr"
 
 
 def latents_of(artifact: Artifact) -> LatentStore:
     """The store of an encode artifact."""
     return LatentStore(artifact.path / STORE)
+
+
+def identity(config: EncodeConfig, images: ImageConfig) -> dict[str, Any]:
+    """The settings that matter."""
+    return {
+        "images": images.model_dump(exclude_none=True),
+        **config.model_dump(exclude={"seed"} if config.posterior == "mean" else {}),
+    }
 
 
 def units(artifact: Artifact, index: Index, class_names: tuple[str, ...] | None = None) -> dict[str, str]:
@@ -47,30 +64,78 @@ def class_content(artifact: Artifact, class_name: str, num_images: int) -> str:
     return sha256_of([mark.content if mark else None for mark in marks])
 
 
+@dataclass(frozen=True)
+class Block:
+    """A unit, and the rows of the index (n,) that it is made from."""
+
+    unit: str
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, unit: str, index: Index) -> Block:
+        """The block that a unit names."""
+        name, number = unit.rsplit("/", 1)
+        start = int(number) * BLOCK_IMAGES
+        return cls(unit, index.rows("train", name)[start : start + BLOCK_IMAGES])
+
+    def batches(self, size: int) -> list[NDArray[np.int64]]:
+        """The rows in batches, which depend on the block alone, so that a rerun computes the same bits."""
+        return [self.rows[k : k + size] for k in range(0, len(self.rows), size)]
+
+
 @task(task_run_name="encode-{artifact.digest}-{batch}")
-def encode(artifact: Artifact, images: ImageConfig, class_names: tuple[str, ...], batch: str) -> State | str:
+def encode(
+    artifact: Artifact, config: EncodeConfig, images: ImageConfig, class_names: tuple[str, ...], batch: str
+) -> State | str:
     """Encode the blocks of these classes that the store does not hold yet."""
     shard, index = indexed(artifact.parents["shard"])
     wanted = units(artifact, index, class_names)
     missing = artifact.missing(wanted)
     if not missing and artifact.is_done():
         return cached(artifact)
-    from ddoq_core import autoencoder as core
-
-    store = latents_of(artifact)
-    for unit in missing:
-        clock = Clock()
-        name, block = unit.rsplit("/", 1)
-        class_rows = index.rows("train", name)
-        rows = class_rows[int(block) * BLOCK_IMAGES : (int(block) + 1) * BLOCK_IMAGES]
-        with clock("read"):
-            model = load_autoencoder(artifact.parents["autoencoder"])
-            real = read_images(shard, index, rows, images)
-        with clock("compute"):
-            z = core.encode(model, real)  # (n, C, H, W) float16
-        with clock("write"):
-            store.prepare_class(name, class_rows, z.shape[1:])
-            files = store.write_block(name, int(block), z)
-        artifact.commit(unit, files, inputs=wanted[unit], clock=clock, facts={"images": len(rows)})
+    blocks = [Block.of(unit, index) for unit in missing]
+    writing: Future[None] | None = None
+    with ThreadPoolExecutor(1) as writer:  # writes a block while the next one is computed
+        for block, z, clock in _encoded(artifact, config, images, shard, index, blocks):
+            if writing:
+                writing.result()
+            writing = writer.submit(_write, artifact, index, block, z, wanted[block.unit], clock)
+    if writing:
+        writing.result()
     artifact.finish_if_whole(num_units(index), lambda: units(artifact, index))
     return str(artifact)
+
+
+def _encoded(
+    artifact: Artifact,
+    config: EncodeConfig,
+    images: ImageConfig,
+    shard: Artifact,
+    index: Index,
+    blocks: list[Block],
+) -> Iterator[tuple[Block, NDArray[np.float16], Clock]]:
+    """Latents (n, C, H, W) of each block; its images are decoded while the one before is computed."""
+    from ddoq_core.autoencoder import encode_batches
+
+    model = load_encoder(artifact.parents["autoencoder"])
+    size = model.batch_size(images.size_px)
+    pictures = read_batches(shard, index, (rows for block in blocks for rows in block.batches(size)), images)
+    for block in blocks:
+        clock, parts, teller, start = Clock(), [], Teller(artifact, block.unit), time.monotonic()
+        sample = (config.seed, "posterior", block.unit) if config.posterior == "sample" else None
+        batches = clock.each("read", islice(pictures, len(block.batches(size))))
+        with clock("compute"):
+            for z in encode_batches(model, batches, sample=sample):
+                parts.append(z.astype(np.float16))
+                done = sum(map(len, parts))
+                teller.tell(done, len(block.rows), f"{done / (time.monotonic() - start):.0f} images/s")
+        yield block, np.concatenate(parts), clock
+
+
+def _write(artifact: Artifact, index: Index, block: Block, z: NDArray[np.float16], inputs: str, clock: Clock) -> None:
+    name, number = block.unit.rsplit("/", 1)
+    store = latents_of(artifact)
+    with clock("write"):
+        store.prepare_class(name, index.rows("train", name), z.shape[1:])
+        files = store.write_block(name, int(number), z)
+    artifact.commit(block.unit, files, inputs=inputs, clock=clock, facts={"images": len(z)})

@@ -15,6 +15,7 @@ from storage.files import hash_file, list_files
 from tasks.config import DecodeConfig
 
 MODEL = "model"
+PRECISION = "precision.json"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".json")
 
 
@@ -22,25 +23,38 @@ class WeightsError(ValueError):
     """Weights are missing or do not fit; the message names them and the remedy."""
 
 
-def describe_weights(weights: str) -> dict[str, Any]:
-    """What identifies weights: hashes of a local folder's or file's content, else the hub name.
+def local_weights(weights: str) -> Path | None:
+    """The folder or file of weights that are on this machine, None for a hub name.
 
     Raises WeightsError for something that looks like a path and is not there.
     """
     path = Path(weights).expanduser()
-    if path.is_file():
-        return {"weights": weights, "files": {path.name: hash_file(path)}}
-    if path.is_dir():
-        files = [f for f in list_files(path) if f.suffix in WEIGHT_SUFFIXES]
-        return {"weights": weights, "files": {f.relative_to(path).as_posix(): hash_file(f) for f in files}}
+    if path.exists():
+        return path
     if weights.startswith(("/", ".", "~")) or weights.count("/") != 1:
         raise WeightsError(f"weights {weights!r}: no such folder; give a diffusers folder or a hub name OWNER/NAME")
-    return {"weights": weights, "files": {}}
+    return None
+
+
+def describe_weights(weights: str) -> dict[str, Any]:
+    """What identifies weights: hashes of a local folder's or file's content, else the hub name. Raises WeightsError."""
+    path = local_weights(weights)
+    if path is None:
+        return {"weights": weights, "files": {}}
+    if path.is_file():
+        return {"weights": weights, "files": {path.name: hash_file(path)}}
+    files = [f for f in list_files(path) if f.suffix in WEIGHT_SUFFIXES]
+    return {"weights": weights, "files": {f.relative_to(path).as_posix(): hash_file(f) for f in files}}
 
 
 def load_autoencoder(artifact: Artifact) -> Any:
-    """The AutoencoderKL of an autoencoder artifact."""
+    """The autoencoder of an autoencoder artifact, in float32."""
     return _autoencoder(str(artifact.path / MODEL), artifact.content())
+
+
+def load_encoder(artifact: Artifact) -> Any:
+    """The autoencoder of an autoencoder artifact, in the floating-point type that was chosen for encoding."""
+    return _encoder(str(artifact.path / MODEL), artifact.content())
 
 
 def load_classifier(artifact: Artifact) -> Any:
@@ -65,6 +79,15 @@ def _autoencoder(folder: str, content: str) -> Any:
 
 
 @lru_cache(maxsize=2)
+def _encoder(folder: str, content: str) -> Any:
+    import torch
+
+    dtype = getattr(torch, json.loads((Path(folder) / PRECISION).read_text())["precision"])
+    model = _autoencoder(folder, content)
+    return (model if dtype == model.dtype else model.at_precision(dtype)).compiled()
+
+
+@lru_cache(maxsize=2)
 def _classifier(folder: str, content: str) -> Any:
     from ddoq_core.networks import load_classifier as load
 
@@ -73,14 +96,24 @@ def _classifier(folder: str, content: str) -> Any:
 
 @lru_cache(maxsize=2)
 def _prior(folder: str, content: str, class_names: tuple[str, ...], prompt: str, negative_prompt: str) -> Any:
-    from ddoq_core import prior
-    from ddoq_core.class_names import describe
-
     elsewhere = Path(folder) / "weights.json"
     if not elsewhere.exists():
-        return prior.load_trained_prior(Path(folder))
+        from ddoq_core.trained_prior import load_trained_prior
+
+        return load_trained_prior(Path(folder))
     told = json.loads(elsewhere.read_text())
-    if told["kind"] == "dit":
-        return prior.load_dit(told["weights"], class_names)
-    prompts = [prompt.format(name=describe(name)) for name in class_names]
-    return prior.load_stable_diffusion(told["weights"], prompts, negative_prompt)
+    return load_given_prior(told["kind"], told["weights"], class_names, prompt, negative_prompt)
+
+
+def load_given_prior(
+    kind: str, weights: str, class_names: tuple[str, ...], prompt: str = "{name}", negative_prompt: str = ""
+) -> Any:
+    """The prior of a diffusers pipeline. Raises OSError where there is none, ValueError for classes it lacks."""
+    if kind == "dit":
+        from ddoq_core.dit import load_dit
+
+        return load_dit(weights, class_names)
+    from ddoq_core.class_names import describe
+    from ddoq_core.stable_diffusion import load_stable_diffusion
+
+    return load_stable_diffusion(weights, [prompt.format(name=describe(name)) for name in class_names], negative_prompt)

@@ -30,12 +30,26 @@ def show_cached(stage: str, artifacts: list[str]) -> State:
     return Completed(name="Cached", message=f"complete: {', '.join(artifacts)}", data=stage)
 
 
-class DiskKeeper:
+class Teller:
+    """Tells whoever watches an artifact's folder how far a unit is, a few times a second at most."""
+
+    def __init__(self, artifact: Artifact, unit: str = "") -> None:
+        self.artifact, self.unit = artifact, unit
+        self._told = time.monotonic()
+
+    def tell(self, done: int, total: int, note: str = "") -> None:
+        """Pass progress on."""
+        if done == total or time.monotonic() - self._told >= TELL_EVERY_SECONDS:
+            self.artifact.report_progress(done, total, note, unit=self.unit)
+            self._told = time.monotonic()
+
+
+class DiskKeeper(Teller):
     """Keeps a training in its artifact's folder; see ddoq_core.fitting.Keeper."""
 
     def __init__(self, artifact: Artifact) -> None:
-        self.artifact = artifact
-        self._saved = self._told = time.monotonic()
+        super().__init__(artifact)
+        self._saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
         """The state last saved, or None. A file that is not as it was saved is dropped: training starts over."""
@@ -61,9 +75,3 @@ class DiskKeeper:
         data = buffer.getvalue()
         write_whole(self.artifact.checkpoint_path, hashlib.sha256(data).digest() + data)
         self._saved = time.monotonic()
-
-    def tell(self, done: int, total: int, note: str) -> None:
-        """Pass progress on to whoever watches the artifact's folder."""
-        if done == total or time.monotonic() - self._told >= TELL_EVERY_SECONDS:
-            self.artifact.report_progress(done, total, note)
-            self._told = time.monotonic()

@@ -9,13 +9,13 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.config import DecodeConfig, PriorConfig
+from tasks.config import PriorConfig
 from tasks.encode import latents_of
-from tasks.models import MODEL, WeightsError, describe_weights
+from tasks.models import MODEL, WeightsError, describe_weights, load_given_prior
 from tasks.outcome import DiskKeeper, cached
 from tasks.shard import indexed
 
-VERSION = 1
+VERSION = 2
 
 
 @task(task_run_name="prior-{artifact.digest}")
@@ -25,7 +25,7 @@ def prior(artifact: Artifact, config: PriorConfig) -> State | str:
         return cached(artifact)
     if config.train is None:
         return _note_weights(artifact, config)
-    from ddoq_core.prior import train_prior
+    from ddoq_core.trained_prior import train_prior
 
     clock = Clock()
     with clock("read"):
@@ -44,18 +44,13 @@ def prior(artifact: Artifact, config: PriorConfig) -> State | str:
 
 
 def _note_weights(artifact: Artifact, config: PriorConfig) -> str:
-    from ddoq_core import prior as core
-
     assert config.weights is not None
     clock = Clock()
     with clock("read"):
         told = {**describe_weights(config.weights), "kind": config.kind}
         _, index = indexed(artifact.parents["shard"])
         try:
-            if config.kind == "dit":
-                core.load_dit(config.weights, index.classes)
-            else:
-                core.load_stable_diffusion(config.weights, index.classes[:1], DecodeConfig().negative_prompt)
+            load_given_prior(config.kind, config.weights, index.classes)
         except (OSError, ValueError) as error:
             raise WeightsError(f"prior.weights={config.weights!r} cannot be used: {error}") from error
     with artifact.writing(MODEL, clock) as folder:

@@ -21,12 +21,14 @@ from storage.clock import Clock
 from storage.index import Index
 from tasks.cluster import prototypes_of
 from tasks.config import STAGES, Recipe, Weighting
+from tasks.distilled import distilled_set
 from tasks.encode import latents_of
+from tasks.findings import remarks
 from tasks.outcome import cached
+from tasks.samples import PER_CLASS, Samples, draw_samples
 from tasks.shard import indexed
-from tasks.train import distilled_set
 
-VERSION = 1
+VERSION = 2
 FOLDER = "report"
 MOST_CLASSES, MOST_PICTURES = 20, 20  # shown per method
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -42,9 +44,10 @@ def report(artifact: Artifact, recipe: Recipe) -> State | str:
         rows = results(artifact, recipe)
         galleries = [gallery(decoded_of(artifact, recipe, method), recipe, method) for method in recipe.methods]
     with clock("compute"):
-        figure = _figure(rows)
-        page = _render(artifact, recipe, rows, galleries, figure)
-    with artifact.writing(FOLDER, clock) as folder:
+        figure, samples = _figure(rows), draw_samples(artifact.parents, recipe, MOST_CLASSES)
+        page = _render(artifact, recipe, rows, galleries, figure, samples)
+    facts = {"samples_recognised": samples.recognised.tolist()} if samples else {}
+    with artifact.writing(FOLDER, clock, facts) as folder:
         (folder / "report.html").write_text(page)
         (folder / "results.png").write_bytes(figure)
         contact_sheet(galleries[0]).save(folder / "pictures.png")
@@ -155,7 +158,12 @@ def _classes(
 
 
 def _render(
-    artifact: Artifact, recipe: Recipe, rows: list[dict[str, Any]], galleries: list[dict[str, Any]], figure: bytes
+    artifact: Artifact,
+    recipe: Recipe,
+    rows: list[dict[str, Any]],
+    galleries: list[dict[str, Any]],
+    figure: bytes,
+    samples: Samples | None,
 ) -> str:
     from jinja2 import Environment
 
@@ -168,6 +176,10 @@ def _render(
         figure=base64.b64encode(figure).decode(),
         costs=costs,
         models=_models(artifact),
+        data=_data(artifact),
+        samples=samples,
+        per_class=PER_CLASS,
+        sampled=[[_png(picture) for picture in row] for row in samples.pictures] if samples else [],
         settings=json.dumps(recipe.model_dump(mode="json"), indent=1),
         versions=next(iter(artifact.parents.values())).record().versions,
         shown=(MOST_CLASSES, MOST_PICTURES),
@@ -195,10 +207,17 @@ def _costs(artifact: Artifact) -> Iterator[dict[str, Any]]:
 def _models(artifact: Artifact) -> list[str]:
     """What is known of the models that this result rests on."""
     facts = {ancestor.stage: ancestor.record().facts for ancestor in _ancestors(artifact)}
-    lines = [f"Teacher: top-1 {facts['teacher']['top1']:.1%} on held-out real images."]
+    lines = []
+    if "teacher" in facts:
+        lines.append(f"Teacher: top-1 {facts['teacher']['top1']:.1%} on held-out real images.")
     if "psnr_db" in facts.get("autoencoder", {}):
         lines.append(f"Autoencoder: {facts['autoencoder']['psnr_db']:.1f} dB PSNR on held-out real images.")
     return lines
+
+
+def _data(artifact: Artifact) -> list[str]:
+    """What to know of the images."""
+    return remarks(next(a for a in _ancestors(artifact) if a.stage == "shard").record().facts)
 
 
 def _ancestors(artifact: Artifact) -> Iterator[Artifact]:

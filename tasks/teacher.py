@@ -11,10 +11,10 @@ from storage.clock import Clock
 from tasks.config import ImageConfig, TeacherConfig
 from tasks.models import MODEL, WeightsError
 from tasks.outcome import DiskKeeper, cached
-from tasks.real import read_split
+from tasks.real import classify_split, read_split
 from tasks.shard import indexed
 
-VERSION = 1
+VERSION = 2
 
 
 @task(task_run_name="teacher-{artifact.digest}")
@@ -23,15 +23,19 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
     if artifact.is_done():
         return cached(artifact)
     from ddoq_core import classify, networks
+    from ddoq_core.pretrained import load_checkpoint, load_pretrained
 
     clock = Clock()
     losses: list[float] = []
     with clock("read"):
         shard, index = indexed(artifact.parents["shard"])
-        held_out, truth = read_split(shard, index, "val", images)
-        num_classes = len(index.classes)
-        spec = networks.ClassifierSpec(config.architecture, num_classes, images.size_px)
-        model = networks.build_classifier(spec, seed=config.seed, pretrained=config.weights == "pretrained")
+        spec = networks.ClassifierSpec(config.architecture, len(index.classes), images.size_px)
+        if config.weights is None:
+            model = networks.build_classifier(spec, seed=config.seed)
+        elif config.weights == "pretrained":
+            model = load_pretrained(spec, index.classes)
+        else:
+            model = load_checkpoint(spec, config.weights, index.classes)
     if config.weights is None:
         with clock("read"):
             real, labels = read_split(shard, index, "train", images)
@@ -44,15 +48,26 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
         )
         with clock("compute"):
             losses = classify.train_teacher(model, real, labels, protocol, config.seed, DiskKeeper(artifact))
-    elif config.weights != "pretrained":
-        networks.load_checkpoint(model, config.weights)
     with clock("compute"):
-        found = classify.accuracy(classify.predict(model.eval(), held_out), truth)
-    if found.top1 < config.min_gain / num_classes:
-        raise WeightsError(
-            f"teacher {config.architecture} ({config.weights or 'trained here'}) has top-1 {found.top1:.1%} on "
-            f"{len(truth)} held-out images, chance is {1 / num_classes:.1%}: check its training or its class order"
-        )
+        logits, truth = classify_split(model.eval(), shard, index, "val", images)
+        found = classify.accuracy(logits, truth)
+    check_teacher(config, found.top1, classify.best_reordering(logits, truth), len(index.classes), len(truth))
     with artifact.writing(MODEL, clock, {**asdict(found), "losses": losses}) as folder:
         networks.save_classifier(model, spec, folder)
     return str(artifact)
+
+
+def check_teacher(config: TeacherConfig, top1: float, reordered: float, num_classes: int, num_images: int) -> None:
+    """Raise WeightsError for a teacher near chance, or one that would be much better with its classes in another order.
+
+    reordered  its accuracy with its classes in the best order for the held-out images; 1/√n of it may be luck
+    """
+    who = f"teacher {config.architecture} ({config.weights or 'trained here'}) has top-1 {top1:.1%} on {num_images}"
+    if reordered > top1 + 0.1 + num_images**-0.5:
+        raise WeightsError(
+            f"{who} held-out images, but {reordered:.1%} with its classes in another order: they are not in the order "
+            "of the sorted class names; reorder its last layer"
+        )
+    chance = 1 / num_classes
+    if top1 < min(config.min_gain * chance, (1 + chance) / 2):
+        raise WeightsError(f"{who} held-out images, chance is {chance:.1%}: train it longer or give other weights")

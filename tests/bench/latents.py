@@ -94,7 +94,8 @@ def _images(source: Source) -> dict[str, NDArray[np.uint8]]:
     from PIL import Image
 
     found: dict[str, list[NDArray[np.uint8]]] = defaultdict(list)
-    for name, data in _members(source):
+    for path, data in members(source):
+        name = path.parts[-2]
         if len(found[name]) < source.per_class:
             image = Image.open(io.BytesIO(data)).convert("RGB")
             if image.size != (source.size_px, source.size_px):
@@ -103,13 +104,13 @@ def _images(source: Source) -> dict[str, NDArray[np.uint8]]:
     return {name: np.stack(images) for name, images in found.items()}
 
 
-def _members(source: Source) -> Iterator[tuple[str, bytes]]:
-    """Class and bytes of every image, in the order of the tars."""
+def members(source: Source) -> Iterator[tuple[Path, bytes]]:
+    """Path `<split>/<class>/<file>` and bytes of every image, in the order of the tars."""
     for path in sorted(SHARED.glob(source.tars)):
         with tarfile.open(path) as tar:
             for member in tar:
                 if member.isfile() and (file := tar.extractfile(member)):
-                    yield Path(member.name).parts[-2], file.read()
+                    yield Path(member.name), file.read()
 
 
 def _encode(pixels: NDArray[np.uint8]) -> NDArray[np.float16]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -21,7 +22,7 @@ from flows.server import prefect_server
 from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.index import Index
-from storage.sources import Item
+from storage.sources.listing import ListingBuilder, Location
 from storage.zarr_store import LatentStore, block_names
 
 IMAGES, SHAPE = 1300, (4, 32, 32)
@@ -64,21 +65,25 @@ def _write_ancestors(root: Path, recipe: Any, num_classes: int) -> Artifact:
     from tasks import autoencoder, encode, shard
 
     names = [f"n{c:08d}" for c in range(num_classes)]
-    items = [Item(f"train/{name}/{i}.JPEG", name, "train", 0, 0) for name in names for i in range(IMAGES)]
-    index = Index.build(items, ["train"] * len(items), [f"{k:032x}" for k in range(len(items))])
-    images = shard.shard_artifact(root.absolute(), recipe.data)
-    folder = images.path / shard.UNIT
+    listing = ListingBuilder()
+    for name in names:
+        for i in range(IMAGES):
+            listing.add(name, "train", Location(f"train/{name}/{i}.JPEG", 0, 0))
+    images = listing.finish().images
+    index = Index.build(images, pa.chunked_array([[f"{k:032x}" for k in range(len(images))]]), names)
+    source = shard.shard_artifact(root.absolute(), recipe.data)
+    folder = source.path / shard.UNIT
     folder.mkdir(parents=True)
     index.write(folder)
-    images.commit(shard.UNIT, [folder], inputs="", clock=Clock())
-    images.finish([shard.UNIT])
-    images = images.known_as(index.identity)
+    source.commit(shard.UNIT, [folder], inputs="", clock=Clock())
+    source.finish([shard.UNIT])
+    source = source.known_as(index.identity)
     size = recipe.images.model_dump()
     settings = {"autoencoder": recipe.autoencoder.model_dump(), "images": size}
-    model = Artifact(root.absolute(), "autoencoder", autoencoder.VERSION, settings, {"shard": images})
+    model = Artifact(root.absolute(), "autoencoder", autoencoder.VERSION, settings, {"shard": source})
     with model.writing("model", Clock()) as folder:
         (folder / "weights.json").write_text("{}")
-    parents = {"shard": images, "autoencoder": model}
+    parents = {"shard": source, "autoencoder": model}
     return Artifact(root.absolute(), "encode", encode.VERSION, {"images": size}, parents)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ddoq_core.augment import augment, cutmix
+from ddoq_core.augment import Draws, apply, draw
 
 SETTINGS: list[dict[str, Any]] = [
     {},
@@ -24,6 +24,15 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def pictures(n: int = 16, size: int = 8, seed: int = 1) -> torch.Tensor:
     return torch.rand(n, 3, size, size, generator=seeded(seed))
+
+
+def augment(x: torch.Tensor, generator: torch.Generator, **settings: Any) -> torch.Tensor:
+    return apply(x, draw(len(x), x.shape[-1], generator, **settings))
+
+
+def cutmix(x: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    draws = draw(len(x), x.shape[-1], generator, cutmix=True)
+    return apply(x, draws), draws.mix(w, x.shape[-1])
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -72,6 +81,30 @@ def test_a_shift_moves_by_whole_pixels_and_repeats_the_edge() -> None:
         seen.add((dy, dx))
     steps = range(-most, most + 1)
     assert seen <= {(a, b) for a in steps for b in steps} and len(seen) > 15
+
+
+def test_what_was_drawn_is_done() -> None:
+    x = torch.arange(2 * 3 * 4 * 4).float().view(2, 3, 4, 4)
+    moved = apply(x, Draws(shift=torch.tensor([[1, 0], [0, -1]])))
+    assert torch.equal(moved[0], x[0, :, [1, 2, 3, 3]]) and torch.equal(moved[1], x[1][:, :, [0, 0, 1, 2]])
+    mirrored = apply(x, Draws(flip=torch.tensor([False, True])))
+    assert torch.equal(mirrored[0], x[0]) and torch.equal(mirrored[1], x[1, :, :, [3, 2, 1, 0]])
+    left_half = apply(x, Draws(crop=torch.tensor([[1.0, 0.5, 0.0, -0.5], [1.0, 1.0, 0.0, 0.0]])))
+    torch.testing.assert_close(left_half[0, 0, 0], torch.tensor([0.0, 0.25, 0.75, 1.25]))
+    torch.testing.assert_close(left_half[1], x[1])
+    mixed = apply(x, Draws(box=torch.tensor([0, 2, 1, 4]), partner=torch.tensor([1, 0])))
+    assert torch.equal(mixed[0, :, :2, 1:], x[1, :, :2, 1:]) and torch.equal(mixed[0, :, 2:], x[0, :, 2:])
+
+
+def test_without_cutmix_nothing_is_mixed() -> None:
+    w = torch.tensor([1.0, 2.0])
+    assert Draws().kept(8) == 1.0 and torch.equal(Draws().mix(w, 8), w) and torch.equal(Draws().other(w), w)
+
+
+def test_the_share_that_cutmix_keeps_by_hand() -> None:
+    draws = Draws(box=torch.tensor([1, 3, 0, 4]), partner=torch.tensor([1, 0]))
+    assert draws.kept(8) == pytest.approx(1 - 8 / 64)
+    torch.testing.assert_close(draws.mix(torch.tensor([1.0, 3.0]), 8), torch.tensor([1.25, 2.75]))
 
 
 def test_a_flip_mirrors_about_half_of_the_pictures() -> None:

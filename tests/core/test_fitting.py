@@ -12,7 +12,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from ddoq_core.fitting import cosine_by_epoch, fit, one_cycle, weight_decay_groups
+from ddoq_core.fitting import by_epoch, fit, one_cycle, weight_decay_groups
 
 NUM_STEPS = 24
 
@@ -110,7 +110,7 @@ def test_a_training_leaves_the_global_generator_alone() -> None:
     optimizer = torch.optim.SGD([weight], 0.1)
     module = nn.Dropout(0.5)
     module.register_parameter("weight", weight)
-    schedule = cosine_by_epoch(optimizer, 1, 3)
+    schedule = by_epoch(optimizer, "cosine", 1, 3)
     keeper = BufferKeeper()
     fit(lambda *_: module(weight).sum(), 3, model=module, optimizer=optimizer, schedule=schedule, seed=0, keeper=keeper)
     assert torch.equal(torch.rand(1), expected)
@@ -119,7 +119,7 @@ def test_a_training_leaves_the_global_generator_alone() -> None:
 def test_a_training_that_diverges_says_where_and_is_not_saved() -> None:
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    schedule = cosine_by_epoch(optimizer, 1, 5)
+    schedule = by_epoch(optimizer, "cosine", 1, 5)
     keeper = BufferKeeper()
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
@@ -136,7 +136,7 @@ def test_a_training_that_diverges_says_where_and_is_not_saved() -> None:
 def test_the_losses_are_means_over_twentieths_of_the_steps(num_steps: int) -> None:
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
-    schedule = cosine_by_epoch(optimizer, 1, num_steps)
+    schedule = by_epoch(optimizer, "cosine", 1, num_steps)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         return 0 * model(torch.ones(1)).sum() + step
@@ -155,11 +155,23 @@ def rates(schedule: torch.optim.lr_scheduler.LRScheduler, num_steps: int) -> lis
     return found
 
 
-def test_the_cosine_holds_its_rate_for_an_epoch() -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cosine", [1, (2 + math.sqrt(3)) / 4, 3 / 4, 1 / 2, 1 / 4, (2 - math.sqrt(3)) / 4]),
+        ("half-cosine", [(1 + math.cos(math.pi * epoch / 12)) / 2 for epoch in range(6)]),
+        ("steps", [1, 1, 1, 1, 0.2, 0.04]),
+    ],
+)
+def test_the_rate_is_of_the_epoch(name: str, expected: list[float]) -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.5)
-    expected = [0.5 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
-    assert expected[0] == 0.5 and expected[2] == pytest.approx(0.25)
-    assert rates(cosine_by_epoch(optimizer, 4, 3), 12) == pytest.approx([r for r in expected for _ in range(3)])
+    found = rates(by_epoch(optimizer, name, 6, 3), 18)
+    assert found == pytest.approx([0.5 * rate for rate in expected for _ in range(3)])
+
+
+def test_the_half_cosine_ends_at_half_the_rate() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], 1.0)
+    assert rates(by_epoch(optimizer, "half-cosine", 300, 1), 301)[-1] == pytest.approx(0.5)
 
 
 def test_one_cycle_peaks_after_a_tenth_and_ends_at_nothing() -> None:

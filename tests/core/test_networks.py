@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
-from ddoq_core.networks import ClassifierSpec, build_classifier, load_checkpoint, load_classifier, save_classifier
+from ddoq_core.networks import ClassifierSpec, build_classifier, load_classifier, save_classifier
 
 
 def pictures(size: int = 32) -> torch.Tensor:
@@ -86,17 +85,54 @@ def test_a_convnet_takes_sizes_that_do_not_halve_evenly(size_px: int) -> None:
     assert model(pictures(size_px)).shape == (4, 2)
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "state dict", "checkpoint"])
-def test_a_checkpoint_of_a_network_is_loaded(tmp_path: Path, kind: str) -> None:
-    spec = ClassifierSpec("convnet-1-4", 2, 8)
-    source, target = build_classifier(spec, seed=1), build_classifier(spec, seed=2)
-    state = source.network.state_dict()
-    path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pt")
-    if kind == "safetensors":
-        save_file(state, path)
-    else:
-        torch.save(state if kind == "state dict" else {"state_dict": state, "epoch": 3}, path)
-    load_checkpoint(target, str(path))
-    assert torch.equal(source(pictures(8)), target(pictures(8)))
-    with pytest.raises(ValueError, match=r"checkpoint .* does not fit"):
-        load_checkpoint(build_classifier(ClassifierSpec("convnet-1-5", 2, 8)), str(path))
+def norms_of(model: nn.Module) -> set[type[nn.Module]]:
+    return {type(m) for m in model.modules() if "Norm" in type(m).__name__}
+
+
+def test_a_resnet_ap_is_the_one_of_the_field() -> None:
+    model = build_classifier(ClassifierSpec("resnetap-10", 10, 224))
+    weights = [64 * 3 * 49, 64 * 64 * 18, 64 * 128 * 9 + 128 * 128 * 9 + 64 * 128]
+    weights += [128 * 256 * 9 + 256 * 256 * 9 + 128 * 256, 256 * 512 * 9 + 512 * 512 * 9 + 256 * 512]
+    norms = 2 * (64 + 2 * 64 + 3 * 128 + 3 * 256 + 3 * 512)
+    assert sum(p.numel() for p in model.parameters()) == sum(weights) + norms + 512 * 10 + 10
+    assert norms_of(model) == {nn.InstanceNorm2d}
+    assert all(m.stride == (1, 1) for m in model.modules() if isinstance(m, nn.Conv2d)), "it averages, never strides"
+
+
+@pytest.mark.parametrize(("size_px", "kernel", "side"), [(32, 3, 4), (64, 3, 8), (65, 3, 4), (128, 3, 8), (256, 7, 8)])
+def test_the_stem_of_a_resnet_ap_follows_the_pictures(size_px: int, kernel: int, side: int) -> None:
+    network = build_classifier(ClassifierSpec("resnetap-10", 3, size_px)).network
+    assert network.stem[0].kernel_size == (kernel, kernel)
+    maps = network.stages(network.stem(torch.rand(2, 3, size_px, size_px)))
+    assert maps.shape == (2, 512, side, side)
+
+
+def test_a_resnet_with_a_small_stem_keeps_pictures_of_32_px() -> None:
+    large, small = (build_classifier(ClassifierSpec(f"resnet18{x}", 10, 32)).network for x in ("", "+small-stem"))
+    assert large.forward_features(pictures()).shape == (4, 512, 1, 1)
+    assert small.forward_features(pictures()).shape == (4, 512, 4, 4)
+    numbers = [sum(p.numel() for p in network.parameters()) for network in (large, small)]
+    assert numbers[0] - numbers[1] == 64 * 3 * (49 - 9)
+
+
+def test_instance_norm_takes_the_place_of_every_batch_norm(tmp_path: Path) -> None:
+    spec = ClassifierSpec("resnet18+small-stem+instance-norm", 10, 32)
+    model = build_classifier(spec, seed=1)
+    assert norms_of(model) == {nn.InstanceNorm2d}
+    save_classifier(model.eval(), spec, tmp_path)
+    assert torch.equal(load_classifier(tmp_path)(pictures()), model(pictures()))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet18+large-stem", "is neither"),
+        ("convnet-3-16+small-stem", "is neither"),
+        ("vit_tiny_patch16_224+small-stem", "only ResNets"),
+        ("vit_tiny_patch16_224+instance-norm", "no plain batch norm"),
+        ("efficientnet_b0+instance-norm", "no plain batch norm"),
+    ],
+)
+def test_a_change_that_does_not_fit_is_refused(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_classifier(ClassifierSpec(name, 2, 32))

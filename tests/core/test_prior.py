@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,35 +10,24 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKL,
     DDIMScheduler,
     DiTPipeline,
-    DiTTransformer2DModel,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
     SchedulerMixin,
     StableDiffusionImg2ImgPipeline,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ddoq_core.prior import (
-    dit_prior,
-    load_dit,
-    load_stable_diffusion,
-    load_trained_prior,
-    train_prior,
-    unit_noise,
-)
+from ddoq_core.dit import dit_prior, load_dit
+from ddoq_core.prior import noise_of, unit_seeds
+from ddoq_core.stable_diffusion import load_stable_diffusion
+from ddoq_core.trained_prior import load_trained_prior, train_prior
 from tests.core.test_fitting import BufferKeeper, Cut
+from tests.pipelines import SD_SCHEDULE, save_dit, save_stable_diffusion
 
 PROMPTS = ("cat", "dog", "cat dog")
 NEGATIVE = "a dog a"
-SD_SCHEDULE: dict[str, Any] = {
-    "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1,
-}  # fmt: skip
 SCHEDULERS: dict[str, SchedulerMixin] = {
     "PNDM": PNDMScheduler(**SD_SCHEDULE, skip_prk_steps=True, set_alpha_to_one=False),
     "DDIM": DDIMScheduler(**SD_SCHEDULE, clip_sample=False, set_alpha_to_one=False),
@@ -52,88 +40,14 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def tiny_vae() -> AutoencoderKL:
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",),
-        up_block_types=("UpDecoderBlock2D",),
-        block_out_channels=(8,),
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=8,
-    )
-
-
-def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Byte pairs of a few letters, as CLIP's own files spell them."""
-    folder.mkdir(parents=True)
-    letters = [*"acdogt", *(f"{letter}</w>" for letter in "acdogt")]
-    tokens = [*letters, "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({token: k for k, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=12)
-
-
 @pytest.fixture(scope="module")
 def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sd")
-    torch.manual_seed(0)
-    tokenizer = tiny_tokenizer(folder / "words")
-    text_config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=12,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
-    pipeline = StableDiffusionPipeline(
-        vae=tiny_vae(),
-        text_encoder=CLIPTextModel(text_config),
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=SCHEDULERS["PNDM"],
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.save_pretrained(folder / "pipeline")
-    return folder / "pipeline"
+    return save_stable_diffusion(tmp_path_factory.mktemp("sd"))
 
 
 @pytest.fixture(scope="module")
 def dit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    transformer = DiTTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=8,
-        in_channels=4,
-        out_channels=8,  # noise and variance, as in DiT-XL/2
-        num_layers=2,
-        sample_size=8,
-        patch_size=2,
-        num_embeds_ada_norm=1000,
-    )
-    for parameter in transformer.parameters():  # a fresh DiT's last layers are small: let the classes matter
-        parameter.data += 0.1 * torch.randn(parameter.shape)
-    folder = tmp_path_factory.mktemp("dit")
-    DiTPipeline(transformer, tiny_vae(), DDIMScheduler()).save_pretrained(folder)
-    index = json.loads((folder / "model_index.json").read_text())
-    index["id2label"] = {"1": "goldfish, Carassius auratus", "3": "shark", "7": "cock"}  # as published, not saved
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
+    return save_dit(tmp_path_factory.mktemp("dit"))
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -227,7 +141,7 @@ def test_no_strength_gives_the_centroid_back_and_no_guidance_the_class_alone(dit
 
 
 def test_classes_the_prior_does_not_know_are_refused(dit_folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"does not know 2 classes, the first is 'n99999999'"):
+    with pytest.raises(ValueError, match=r"does not know 2 of the classes, the first is 'n99999999'"):
         load_dit(str(dit_folder), ("cock", "n01440764", "n99999999", "our own"))
 
 
@@ -253,21 +167,28 @@ def two_clouds(n: int = 64) -> tuple[np.ndarray, np.ndarray]:
     return z.astype(np.float32), labels
 
 
-def test_a_trained_prior_brings_noise_to_its_class_also_when_saved_and_loaded(tmp_path: Path) -> None:
+KINDS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "min-SNR": {"min_snr_gamma": 5.0},
+    "cosine, velocity": {"schedule": "cosine", "prediction": "v_prediction"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trained_prior_brings_noise_to_its_class_also_when_saved_and_loaded(kind: str, tmp_path: Path) -> None:
     z, labels = two_clouds()
-    transformer, scheduler, losses = train_prior(
-        z, labels, 2, **{**PRIOR_SETTINGS, "num_steps": 200}, keeper=BufferKeeper()
-    )
+    settings = {**PRIOR_SETTINGS, "num_steps": 200, **KINDS[kind]}
+    transformer, scheduler, losses = train_prior(z, labels, 2, **settings, keeper=BufferKeeper())
     assert losses[-1] < losses[0] / 2
     transformer.save_pretrained(tmp_path / "transformer")
     scheduler.save_pretrained(tmp_path / "scheduler")
     loaded = load_trained_prior(tmp_path)
     wanted = torch.tensor([0, 1] * 8)
-    noise = unit_noise((16, 2, 4, 4), 0, "n01")
-    settings: dict[str, Any] = {"strength": 1.0, "guidance_scale": 2.0, "num_steps": 20}
-    found = loaded.sample(torch.zeros(16, 2, 4, 4), wanted, noise, **settings)
+    noise = noise_of(unit_seeds(16, 0, "n01"), (2, 4, 4))
+    sampling: dict[str, Any] = {"strength": 1.0, "guidance_scale": 2.0, "num_steps": 20}
+    found = loaded.sample(torch.zeros(16, 2, 4, 4), wanted, noise, **sampling)
     assert ((found.mean((1, 2, 3)) > 0) == (wanted == 1)).all()
-    fresh = dit_prior(transformer, scheduler, range(2)).sample(torch.zeros(16, 2, 4, 4), wanted, noise, **settings)
+    fresh = dit_prior(transformer, scheduler, range(2)).sample(torch.zeros(16, 2, 4, 4), wanted, noise, **sampling)
     assert torch.equal(found, fresh)
 
 
@@ -285,13 +206,15 @@ def test_a_prior_whose_training_was_cut_is_the_same() -> None:
 
 
 def test_noise_rows_depend_on_their_names_alone() -> None:
-    five = unit_noise((5, 2, 3, 3), 0, "decode", "n01")
-    assert torch.equal(unit_noise((2, 2, 3, 3), 0, "decode", "n01"), five[:2])
-    unit_noise((7, 2, 3, 3), 0, "decode", "n02")
+    def rows(num: int, seed: int, unit: str) -> torch.Tensor:
+        return noise_of(unit_seeds(num, seed, unit), (2, 3, 3))
+
+    five = rows(5, 0, "n01")
+    assert torch.equal(rows(2, 0, "n01"), five[:2])
+    rows(7, 0, "n02")
     torch.manual_seed(9)
-    assert torch.equal(unit_noise((5, 2, 3, 3), 0, "decode", "n01"), five)
-    others = [unit_noise((5, 2, 3, 3), 1, "decode", "n01"), unit_noise((5, 2, 3, 3), 0, "decode", "n02")]
-    rows = torch.cat([five, *others]).flatten(1)
-    assert len({tuple(row.tolist()) for row in rows}) == 15
-    many = unit_noise((500, 2, 3, 3), 0, "n01")
+    assert torch.equal(rows(5, 0, "n01"), five)
+    together = torch.cat([five, rows(5, 1, "n01"), rows(5, 0, "n02")]).flatten(1)
+    assert len({tuple(row.tolist()) for row in together}) == 15
+    many = rows(500, 0, "n01")
     assert abs(many.mean().item()) < 0.05 and abs(many.std().item() - 1) < 0.05

@@ -171,7 +171,19 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     started = [
         _serve("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), log=folder / "server", **api),
         _serve(dask, "scheduler", *local, "--port", scheduler.rsplit(":", 1)[1], log=folder / "scheduler"),
-        _serve(dask, "worker", scheduler, *local, "--nworkers", "2", "--nthreads", "1", log=folder / "worker"),
+        _serve(
+            dask,
+            "worker",
+            scheduler,
+            *local,
+            "--nworkers",
+            "2",
+            "--nthreads",
+            "1",
+            "--resources",
+            "GPU=1",
+            log=folder / "worker",
+        ),
     ]
     try:
         wait_until(lambda: _answers(f"{api['PREFECT_API_URL']}/health"), 120, "the Prefect server answers")

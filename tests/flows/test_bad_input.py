@@ -29,6 +29,21 @@ REFUSED = {
         "/nowhere",
         "give the path",
     ),
+    "missing prior": (
+        ["run", "digits", "--set", 'prior={"kind": "dit", "weights": "/nowhere/dit"}'],
+        "'/nowhere/dit'",
+        "hub name",
+    ),
+    "patches that do not divide": (
+        ["run", "digits", "--set", "images.size_px=12"],
+        "prior.train.patch_size=2",
+        "images.size_px to a multiple of 8",
+    ),
+    "inversion by another sampler": (
+        ["run", "digits", "--set", "decode.inversion=true"],
+        "not 'given'",
+        "decode.sampler=ddim",
+    ),
     "no data path": (["run", "digits", "--set", "data.source=folder"], "data.path", "--set data.path="),
     "unknown stage": (["stage", "clusters", "digits"], "'clusters'", "cluster"),
     "stage without its inputs": (["stage", "cluster", "digits"], "shard", "run that stage"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -64,6 +65,8 @@ def test_ends_with_tables_and_a_report(finished: tuple[Path, Result]) -> None:
     outside = re.findall(r"""(?:src|href|srcset|url)\s*[=(]\s*["']?(?!data:|#)[^"'\s>]+""", html)
     assert not outside, "the page is to be read anywhere, without other files"
     assert html.count("data:image/png;base64,") >= 2 * 10 * 3
+    assert re.search(r"teacher\s+recognises \d+\.\d % of 20 such pictures", html)
+    assert html.count('alt="drawn by the prior"') == 100
     table = (page.parent / "results.csv").read_text().splitlines()
     assert len(table) == 3
     assert table[1].startswith("ddoq,convnet-3-32,3,")
@@ -150,9 +153,49 @@ def _assert_only_class_was_made(result: Result, folder: Path, name: str, before:
     assert all(before[path][1] == after[path][1] for path in again if "prototypes.zarr" in path), "bit-identical"
 
 
+def test_stored_labels_are_a_stage_between_the_teacher_and_the_students(root: Path, services: Services) -> None:
+    result = run_tiny(root, "--set", "train.labels=stored", **services.both)
+    assert result.code == 0, result.errors
+    ran = {stage for stage, state in result.states.items() if state == "ran"}
+    assert ran == {"label", "train", "evaluate", "report"}
+    assert len(artifacts(root, "label")) == 2, "one for each method's pictures"
+    again = run_tiny(root, "--set", "train.labels=stored", "--set", "train.temperature=4", **services.both)
+    assert again.states["label"] == "cached", "students of another temperature learn from the same labels"
+    assert {again.states["train"], again.states["report"]} == {"ran"}
+
+
+def test_a_student_is_known_by_its_protocols_numbers_not_by_its_name(root: Path, services: Services) -> None:
+    as_quick = ("protocol=fkd", "batch_size=128", "learning_rate=0.002", 'augmentation={"shift_px": 2}')
+    changes = [part for setting in as_quick for part in ("--set", f"train.{setting}")]
+    result = run_tiny(root, *changes, **services.both)
+    assert result.code == 0, result.errors
+    assert {stage for stage, state in result.states.items() if state == "ran"} == {"report"}
+
+
+def test_class_labels_need_no_teacher(root: Path, services: Services) -> None:
+    shutil.rmtree(root / "teacher")
+    changes = ("--set", "train.protocol=hard", "--set", "train.weights_in=sampling")
+    result = run_tiny(root, *changes, **services.both)
+    assert result.code == 0, result.errors
+    assert "teacher" not in result.states and result.states["train"] == "ran"
+
+
+def test_the_pictures_are_exported(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    root, _ = finished
+    told = ddoq("export", "digits", "--to", "torch", "--out", tmp_path / "set", "--root", root)
+    assert told.code == 0, told.errors
+    assert "30 pictures with soft labels" in told.output
+    assert {p.name for p in (tmp_path / "set").iterdir()} == {"distilled.pt", "README.md"}
+    plain = ddoq("export", (root / "digits/images-random-0").resolve(), "--to", "imagefolder", "--out", tmp_path / "i")
+    assert plain.code == 0, plain.errors
+    assert len(list((tmp_path / "i/train").rglob("*.png"))) == 30
+    wrong = ddoq("export", "digits", "--to", "zip", "--out", tmp_path / "z", "--root", root)
+    assert wrong.code == 2 and "unknown format 'zip'" in wrong.errors
+
+
 MOMENTS = {
     "the server starts": ".prefect/server.log",
-    "the autoencoder is in training": "autoencoder/*/progress.json",
+    "the autoencoder is in training": "autoencoder/*/progress/*.json",
     "some classes are encoded": "encode/*/marks/*/*.json",
     "some classes are clustered": "cluster/*/marks/*.json",
     "some classes are decoded": "decode/*/marks/*.json",

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.index import Index
-from storage.sources import DigitsSource, FolderSource, content_hash
+from storage.sources import DigitsSource, FolderSource, class_order, examine
+from storage.sources.listing import clean_class_name
 from tasks.config import DataConfig
-from tasks.shard import indexed, shard_artifact, split_of
+from tasks.shard import indexed, shard_artifact, split_listing
 from tasks.shard import shard as shard_task
 from tests.storage.test_sources import make_folder, make_image
 
 
 def index_of(root: Path) -> Index:
     source = FolderSource(root)
-    items = source.items()
-    hashes = [content_hash(source, item.path) for item in items]
-    return Index.build(items, split_of(items, DataConfig(path=str(root))), hashes)
+    images, hashes, _ = examine(source, split_listing(source, DataConfig(path=str(root))), 0, lambda *_: None)
+    return Index.build(images, hashes, images["class"].unique().to_pylist())
 
 
 def test_the_identity_does_not_depend_on_where_the_folder_lies(tmp_path: Path) -> None:
@@ -45,14 +48,30 @@ def test_the_identity_changes_with_a_picture_a_class_or_a_split(tmp_path: Path) 
 
 
 def test_each_column_of_the_identity_counts_alone(tmp_path: Path) -> None:
-    items = FolderSource(make_folder(tmp_path)).items()
-    splits, hashes = ["train", "val"] * 4, [f"{k:x}" for k in range(8)]
-    renamed = [replace(item, class_name=item.class_name.upper()) for item in items]
-    moved = [replace(item, path=f"elsewhere/{item.path}", mtime_ns=0) for item in items]
-    known = Index.build(items, splits, hashes).identity
-    assert Index.build(moved, splits, hashes).identity == known
-    others = [(renamed, splits, hashes), (items, splits[::-1], hashes), (items, splits, hashes[::-1])]
-    assert len({known, *(Index.build(*columns).identity for columns in others)}) == 4
+    images = FolderSource(make_folder(tmp_path)).listing.images
+
+    def identity(hashes: list[str], **changed: list[str]) -> str:
+        table = images
+        for name, values in changed.items():
+            table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
+        return Index.build(table, pa.chunked_array([hashes]), set(table["class"].to_pylist())).identity
+
+    names, splits, hashes = images["class"].to_pylist(), ["train", "val"] * 4, [f"{k:x}" for k in range(8)]
+    known = identity(hashes, split=splits)
+    assert identity(hashes, split=splits, path=[f"elsewhere/{k}" for k in range(8)]) == known
+    others = [
+        identity(hashes, split=splits, **{"class": [name.upper() for name in names]}),
+        identity(hashes, split=splits[::-1]),
+        identity(hashes[::-1], split=splits),
+    ]
+    assert len({known, *others}) == 4
+
+
+def test_names_that_are_all_numbers_are_ordered_as_numbers_and_others_as_strings() -> None:
+    assert class_order(["10", "9", "0", "-1"]) == ("-1", "0", "9", "10")
+    assert class_order(["10", "9", "a"]) == ("10", "9", "a")
+    assert class_order(["n02", "n01", "n01"]) == ("n01", "n02")
+    assert clean_class_name("n/a, none") == "n-a, none"
 
 
 def test_an_index_comes_back_as_written_and_plain_parquet_reads_it(tmp_path: Path) -> None:
@@ -75,19 +94,17 @@ def test_rows_labels_paths_and_counts_agree(tmp_path: Path) -> None:
         "dog": 4,
     }
     rows = index.rows("train", "dog")
-    assert index.paths(rows) == [f"train/dog/{i}.png" for i in range(4)]
+    assert [at.path for at in index.locations(rows)] == [f"train/dog/{i}.png" for i in range(4)]
     np.testing.assert_array_equal(index.labels(rows), 2)
     assert set(index.rows("train")) | set(index.rows("val")) == set(range(len(index.table)))
     assert index.hashes(rows[::-1]) == index.hashes(rows)[::-1]
 
 
 def test_the_stratified_split_is_deterministic_and_keeps_the_shares() -> None:
-    items = DigitsSource().items()
-    split = split_of(items, DataConfig(source="digits"))
-    assert split == split_of(items, DataConfig(source="digits"))
-    assert split != split_of(items, DataConfig(source="digits", split_seed=1))
-    held_out = Counter(item.class_name for item, s in zip(items, split, strict=True) if s == "val")
-    every = Counter(item.class_name for item in items)
+    first, again, other = (split_listing(DigitsSource(), DataConfig(source="digits", split_seed=s)) for s in (0, 0, 1))
+    assert first == again and first != other
+    held_out = Counter(row["class"] for row in first.images.to_pylist() if row["split"] == "val")
+    every = Counter(first.images["class"].to_pylist())
     assert all(abs(held_out[c] - every[c] / 4) <= 1 for c in every)
 
 
@@ -110,3 +127,17 @@ def test_a_changed_source_is_indexed_again_and_an_unchanged_one_is_not(tmp_path:
     make_image(tmp_path / "set" / "cat" / "9.png", 9)
     assert shard_task.fn(artifact, data) == str(artifact)
     assert artifact.record().facts["images"] == 9 and artifact.record().content != first.content
+
+
+def test_an_index_of_a_twentieth_of_imagenet_takes_little_memory() -> None:
+    """64,058 + 2,500 images; what the imports take is most of it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.index", "0.05"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["images"] == 66_558 and result["units"] == 1000
+    assert result["peak_gib"] - result["imports_gib"] < 0.1

@@ -35,7 +35,7 @@ def test_a_description_says_what_is_held(artifact: Artifact) -> None:
     assert f"cluster/{artifact.digest}: complete" in text
     assert "settings: {'method': 'exact'}" in text and "units: 2" in text and "missing" not in text
     assert text.endswith(
-        "prototypes.zarr:\n  n01: centroids (3, 4) float64, counts (3,) int64"
+        "prototypes.zarr: 2 classes\n  n01: centroids (3, 4) float64, counts (3,) int64"
         "\n  n02: centroids (3, 4) float64, counts (3,) int64"
     )
 

@@ -1,0 +1,52 @@
+"""ResNetAP-10, the student of the hard-label tables (IDC, arXiv 2205.14959): averages take the place of strides."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class ResNetAP10(nn.Module):
+    """Four stages of one basic block, 64 to 512 wide, with instance norm: (B, 3, S, S) → logits (B, num_classes).
+
+    The stem depends on the side of the pictures, as published: up to 64 px a 3×3 convolution, up to 128 px that and
+    halved, above a 7×7 convolution and quartered.
+    """
+
+    def __init__(self, num_classes: int, size_px: int) -> None:
+        super().__init__()
+        kernel, pool = (3, 1) if size_px <= 64 else (3, 2) if size_px <= 128 else (7, 4)
+        self.stem = nn.Sequential(*_convolution(3, 64, kernel), nn.ReLU(), nn.AvgPool2d(pool))
+        self.stages = nn.Sequential(_Block(64, 64, 1), _Block(64, 128, 2), _Block(128, 256, 2), _Block(256, 512, 2))
+        self.head = nn.Linear(512, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = module.out_channels * math.prod(module.kernel_size)
+                nn.init.normal_(module.weight, 0.0, math.sqrt(2 / fan_out))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.stages(self.stem(x)).mean((2, 3)))
+
+
+class _Block(nn.Module):
+    """Two convolutions beside a shortcut; where a ResNet strides, both paths are averaged."""
+
+    def __init__(self, width_in: int, width: int, pool: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(*_convolution(width_in, width, 3), nn.ReLU(), nn.AvgPool2d(pool))
+        self.second = nn.Sequential(*_convolution(width, width, 3))
+        self.shortcut = nn.Sequential()
+        if pool > 1:
+            convolution, norm = _convolution(width_in, width, 1)
+            self.shortcut = nn.Sequential(convolution, nn.AvgPool2d(pool), norm)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+def _convolution(width_in: int, width: int, kernel: int) -> tuple[nn.Module, nn.Module]:
+    norm = nn.InstanceNorm2d(width, affine=True)
+    return nn.Conv2d(width_in, width, kernel, padding=kernel // 2, bias=False), norm

@@ -1,0 +1,77 @@
+"""Image sources: where the real images are, listed lazily and read by byte range. Knows no orchestration, no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from storage.decoding import PILLOW_MAX_PIXELS
+from storage.sources.archives import unpack
+from storage.sources.base import ArraySource, Source, content_hash, stat_hash
+from storage.sources.digits import DigitsSource
+from storage.sources.examination import check_refused, examine
+from storage.sources.folder import FolderSource
+from storage.sources.listing import WORDNET_ID, Listing, Location, RefusedImage, SourceError, class_order
+from storage.sources.parquet import ParquetSource
+from storage.sources.subsets import subset_classes, take_subset
+from storage.sources.tar import TarSource
+from storage.sources.webdataset import WebDatasetSource
+
+
+def open_source(
+    kind: str,
+    path: str | None = None,
+    val_path: str | None = None,
+    val_labels: str | None = None,
+    *,
+    unpacked: Path,
+    max_pixels: int = PILLOW_MAX_PIXELS,
+) -> Source:
+    """The source of a kind: digits, folder, tar, webdataset or parquet.
+
+    unpacked    the folder in which gzipped archives are unpacked, and read
+    max_pixels  larger images are refused
+    """
+    if kind == "digits":
+        return DigitsSource()
+    if path is None:
+        raise SourceError("data.path is not set: say where the images are, e.g. --set data.path=/data/imagenet")
+    training, validation, labels = Path(path), _optional(val_path), _optional(val_labels)
+    match kind:
+        case "folder":
+            return FolderSource(training, validation, labels, max_pixels=max_pixels)
+        case "tar":
+            return TarSource(training, validation, labels, unpacked=unpacked, max_pixels=max_pixels)
+        case "webdataset":
+            return WebDatasetSource(training, validation, unpacked=unpacked, max_pixels=max_pixels)
+        case "parquet":
+            return ParquetSource(training, validation, max_pixels=max_pixels)
+    raise ValueError(f"unknown kind of source {kind!r}")
+
+
+def _optional(path: str | None) -> Path | None:
+    return Path(path) if path else None
+
+
+__all__ = [
+    "WORDNET_ID",
+    "ArraySource",
+    "DigitsSource",
+    "FolderSource",
+    "Listing",
+    "Location",
+    "ParquetSource",
+    "RefusedImage",
+    "Source",
+    "SourceError",
+    "TarSource",
+    "WebDatasetSource",
+    "check_refused",
+    "class_order",
+    "content_hash",
+    "examine",
+    "open_source",
+    "stat_hash",
+    "subset_classes",
+    "take_subset",
+    "unpack",
+]

@@ -1,0 +1,212 @@
+"""What every source can do: list its images, and read, check and open one of them from any thread."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from storage.decoding import PILLOW_MAX_PIXELS, Undecodable, check, decode
+from storage.files import sha256_of
+from storage.sources.ground_truth import class_names
+from storage.sources.listing import SPLITS, Listing, ListingBuilder, Location, RefusedImage, SourceError
+
+OPEN_FILES = 64  # kept open between reads, by each process
+
+
+class Source(ABC):
+    """A set of labelled images. It looks at the disk once: a change afterwards takes a new source to see."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes when a file is added, removed, resized or rewritten; needs no look into the files."""
+
+    @abstractmethod
+    def list_images(self) -> Listing:
+        """Every image, in one order, without decoding it. Raises SourceError."""
+
+    @abstractmethod
+    def read(self, location: Location) -> bytes:
+        """The bytes whose hash is the image's identity. Raises RefusedImage."""
+
+    @abstractmethod
+    def open(self, location: Location) -> Image.Image:
+        """The image in RGB, as a viewer would show it. Raises RefusedImage."""
+
+    @abstractmethod
+    def hash_checked(self, location: Location) -> str:
+        """Hex of a 128-bit hash of the image's bytes, which can be shown to their end. Raises RefusedImage."""
+
+    @cached_property
+    def listing(self) -> Listing:
+        """What `list_images` gave at first."""
+        return self.list_images()
+
+    def is_fetched(self) -> bool:
+        """Whether there is nothing to download."""
+        return True
+
+    def fetch(self) -> None:  # noqa: B027 (most sources are there)
+        """Download what is missing. Raises SourceError."""
+
+    def compressed(self) -> dict[Path, Path]:
+        """Archives that must be unpacked before listing, each with the plain file that is expected."""
+        return {}
+
+
+class ArraySource(Source):
+    """Images that are arrays in memory: (n, H, W) or (n, H, W, 3) uint8, with a class and a split for each."""
+
+    @abstractmethod
+    def arrays(self) -> tuple[NDArray[np.uint8], list[str], list[str]]:
+        """Pixels, class names and splits; called often."""
+
+    def list_images(self) -> Listing:
+        builder = ListingBuilder()
+        pixels, names, splits = self.arrays()
+        for i, (name, split) in enumerate(zip(names, splits, strict=True)):
+            builder.add(name, split, Location(f"{i:04d}", i, pixels[i].nbytes))
+        return builder.finish()
+
+    def read(self, location: Location) -> bytes:
+        return self.arrays()[0][location.offset].tobytes()
+
+    def open(self, location: Location) -> Image.Image:
+        return Image.fromarray(self.arrays()[0][location.offset]).convert("RGB")
+
+    def hash_checked(self, location: Location) -> str:
+        return content_hash(self.read(location))
+
+
+class Place(NamedTuple):
+    """Where a user's setting points, and which split is taken from there: "" for all, by the source's own names."""
+
+    path: Path
+    split: str
+
+
+class FileSource(Source):
+    """Images in files: `path` alone, or `path` for training and `val_path` for validation."""
+
+    layout: str  # where images are looked for, for a message
+
+    def __init__(
+        self,
+        path: Path,
+        val_path: Path | None = None,
+        val_labels: Path | None = None,
+        *,
+        max_pixels: int = PILLOW_MAX_PIXELS,
+    ) -> None:
+        self.root = path if path.is_dir() else path.parent
+        self.places = [Place(path, "")] if val_path is None else [Place(path, "train"), Place(val_path, "val")]
+        self.val_labels, self.max_pixels = val_labels, max_pixels
+        self._file = lru_cache(OPEN_FILES)(_File)
+
+    @abstractmethod
+    def list_place(self, place: Place, builder: ListingBuilder) -> None:
+        """List the images of a place by their own class names."""
+
+    def list_flat(self, place: Place) -> Iterator[tuple[str, Location]]:
+        """Name and location of the images of a place that has no classes."""
+        raise NotImplementedError
+
+    def list_images(self) -> Listing:
+        builder = ListingBuilder()
+        for place in self.places:
+            if place.split == "val" and self.val_labels:
+                self._list_labelled(place, self.val_labels, builder)
+            else:
+                self.list_place(place, builder)
+        listing = builder.finish()
+        if len(listing.images) == 0:
+            raise SourceError(f"no images {self.layout} {' or '.join(str(place.path) for place in self.places)}")
+        return listing
+
+    def _list_labelled(self, place: Place, labels: Path, builder: ListingBuilder) -> None:
+        found = sorted(self.list_flat(place))
+        names = class_names(labels, [name for name, _ in found])
+        for (_, at), name in zip(found, names, strict=True):
+            builder.add(name, "val", at)
+
+    def read(self, location: Location) -> bytes:
+        try:
+            data = self._file(str(self.file_of(location.path))).read(location.offset, location.length)
+        except OSError as error:
+            raise RefusedImage(location.name, error.strerror or str(error)) from error
+        if location.length == 0:
+            raise RefusedImage(location.name, "no bytes")
+        if len(data) < location.length:
+            reason = f"{len(data)} of {location.length} bytes are there: the file was cut off or is another by now"
+            raise RefusedImage(location.name, reason)
+        return data
+
+    def open(self, location: Location) -> Image.Image:
+        try:
+            return decode(self.read(location), self.max_pixels)
+        except Undecodable as error:
+            raise RefusedImage(location.name, str(error)) from error
+
+    def hash_checked(self, location: Location) -> str:
+        data = self.read(location)
+        try:
+            check(data, self.max_pixels)
+        except Undecodable as error:
+            raise RefusedImage(location.name, str(error)) from error
+        return content_hash(data)
+
+    def file_of(self, path: str) -> Path:
+        """The file that a location's path means."""
+        return self.root / path
+
+    def path_of(self, file: Path) -> str:
+        """A file as locations name it."""
+        return file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else str(file.absolute())
+
+
+def split_in(place: Place, own: str) -> str | None:
+    """The split of an image that the source's own folder or file name puts in `own`, None to leave the image out."""
+    split = SPLITS.get(own, "")
+    if not place.split:
+        return split
+    other = ("val", "test") if place.split == "train" else ("train",)
+    return None if split in other else place.split
+
+
+def content_hash(data: bytes) -> str:
+    """Hex of a 128-bit hash of an image's bytes: equal images have equal hashes, wherever they lie."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def stat_hash(files: list[Path]) -> str:
+    """Changes when a file's name, size or time does. Raises SourceError for one that is not there."""
+    try:
+        return sha256_of([[str(f), (at := f.stat()).st_size, at.st_mtime_ns] for f in files])
+    except OSError as error:
+        raise SourceError(f"{error.filename} cannot be looked at ({error.strerror}): check the path") from error
+
+
+class _File:
+    """An open file, closed when the last thread that reads it lets go of it."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes; fewer only at the end of the file."""
+        data = os.pread(self._descriptor, length, offset)
+        while len(data) < length and (more := os.pread(self._descriptor, length - len(data), offset + len(data))):
+            data += more
+        return data

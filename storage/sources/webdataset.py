@@ -1,0 +1,64 @@
+"""WebDataset shards: tars in which the files of a sample follow each other and share a name up to the first dot.
+
+Layout: https://github.com/webdataset/webdataset, "The WebDataset Format".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import groupby
+
+from storage.sources.archives import Member, TarFiles
+from storage.sources.base import Place
+from storage.sources.listing import ListingBuilder, Location
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+JSON_KEYS = ("label", "cls", "class")
+
+
+class WebDatasetSource(TarFiles):
+    """Samples of an image (.jpg, .jpeg, .png or .webp) and a label: .cls, a number or a name, or .json with one."""
+
+    layout = "(.jpg .jpeg .png .webp beside a .cls or .json) in the shards"
+
+    def list_tar(self, place: Place, path: str, builder: ListingBuilder) -> None:
+        shown = (member for member in self.members(path) if not _is_hidden(member))
+        for _, sample in groupby(shown, key=lambda member: _key_and_extension(member)[0]):
+            members = list(sample)
+            images = [m for m in members if _key_and_extension(m)[1] in IMAGE_EXTENSIONS]
+            for image in images:
+                at = Location(path, image.offset, image.length, image.name)
+                try:
+                    if len(images) > 1 or not image.is_plain:
+                        raise ValueError("not the only image of its sample" if image.is_plain else "a link, not a file")
+                    builder.add(self._label(path, members), place.split, at)
+                except ValueError as error:
+                    builder.refuse("", place.split, at.name, str(error))
+
+    def _label(self, path: str, members: Sequence[Member]) -> str:
+        """The class of a sample. Raises ValueError with the reason where it has none."""
+        by_extension = {_key_and_extension(member)[1]: member for member in members}
+        for extension, parse in (("cls", bytes.decode), ("json", _label_in_json)):
+            if member := by_extension.get(extension):
+                label = parse(self.read(Location(path, member.offset, member.length, member.name))).strip()
+                return str(int(label)) if label.isascii() and label.isdigit() else label
+        raise ValueError("its sample has no .cls and no .json")
+
+
+def _label_in_json(data: bytes) -> str:
+    fields = json.loads(data)
+    for key in JSON_KEYS:
+        if isinstance(fields, dict) and isinstance(fields.get(key), int | str):
+            return str(fields[key])
+    raise ValueError(f"its .json has none of {', '.join(JSON_KEYS)}")
+
+
+def _is_hidden(member: Member) -> bool:
+    return member.name.rpartition("/")[2].startswith(".")
+
+
+def _key_and_extension(member: Member) -> tuple[str, str]:
+    folder, slash, name = member.name.rpartition("/")
+    key, _, extension = name.partition(".")
+    return f"{folder}{slash}{key}", extension.rpartition(".")[2].lower()

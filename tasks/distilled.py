@@ -1,0 +1,39 @@
+"""The distilled set as its students see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.artifact import Artifact
+from storage.index import Index
+from tasks.cluster import prototypes_of
+from tasks.config import Weighting
+from tasks.decode import images_of
+from tasks.protocols import Protocol
+
+
+def distilled_set(
+    decoded: Artifact, index: Index, weights: Weighting
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float64]]:
+    """Images (N, S, S, 3) uint8, labels (N,) and training weights (N,) of all classes, in label order.
+
+    Several pictures of one centroid each have its weight.
+    """
+    from ddoq_core import class_weights
+
+    found = [images_of(decoded).read_class(name) for name in index.classes]
+    counts = [prototypes_of(decoded.parents["cluster"]).read_class(name)["counts"] for name in index.classes]
+    w = [class_weights(c, weights)[part["centroid"]] for c, part in zip(counts, found, strict=True)]
+    labels = np.repeat(np.arange(len(found)), [len(part["images"]) for part in found])
+    return np.concatenate([part["images"] for part in found]), labels, np.concatenate(w)
+
+
+def to_core(protocol: Protocol) -> Any:
+    """The protocol as ddoq_core.classify takes it."""
+    from ddoq_core import classify
+
+    values = protocol.model_dump(exclude={"labels", "label_top_k", "augmentation"})
+    return classify.Protocol(**values, **protocol.augmentation.model_dump())

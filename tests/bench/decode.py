@@ -1,0 +1,228 @@
+"""Benchmark of decoding: `python -m tests.bench.decode` prints a table and, last, one line of JSON.
+
+Images per second of our decoding against D4M's way: StableDiffusionImg2ImgPipeline called for one centroid at a time,
+which encodes the prompt each time and draws its noise unseeded. Both use the same pipeline of random weights, a
+miniature of Stable Diffusion v1.5: three levels of 32, 64 and 128 channels on latents of 4×8×8 instead of four of 320
+to 1280 on 4×64×64, an autoencoder that enlarges 8 times, a text encoder of one layer whose share of the time is told.
+Rounds of the two alternate, on two threads each. What batching gains falls as a network grows: this is no figure for
+Stable Diffusion itself.
+
+With --gpu: images per second and share of peak of DiT-XL/2-256 and Stable Diffusion v1.5 (random weights, bfloat16).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiTTransformer2DModel,
+    PNDMScheduler,
+    StableDiffusionImg2ImgPipeline,
+    UNet2DConditionModel,
+)
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from ddoq_core.autoencoder import KLAutoencoder
+from ddoq_core.batches import batch_size
+from ddoq_core.decoding import Decoder
+from ddoq_core.dit import dit_prior
+from ddoq_core.prior import Prior, unit_seeds
+from ddoq_core.stable_diffusion import stable_diffusion_prior
+from tests.pipelines import SD_SCHEDULE, text_encoder, tiny_tokenizer
+
+SETTINGS: dict[str, Any] = {"strength": 0.7, "guidance_scale": 8.0}
+PROMPTS, NEGATIVE = ("cat", "dog", "cat dog", "a cat"), "a dog a"
+PEAK_FLOPS = 790e12  # dense bfloat16 that an H200 sustains
+GOALS = {"DiT-XL/2-256": 14.6, "Stable Diffusion v1.5": 5.9}  # images per second at 45 % of it
+console = Console(width=140)
+
+
+def stable_diffusion(unet: UNet2DConditionModel, vae: AutoencoderKL, **text: int) -> StableDiffusionImg2ImgPipeline:
+    """A pipeline of random weights around a network; prompts are 77 tokens long."""
+    tokenizer = tiny_tokenizer(Path(tempfile.mkdtemp()) / "words", length=77)
+    pipeline = StableDiffusionImg2ImgPipeline(
+        vae=vae,
+        text_encoder=text_encoder(tokenizer, **text),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=PNDMScheduler(**SD_SCHEDULE, skip_prk_steps=True, set_alpha_to_one=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def autoencoder(width: int, layers_per_block: int) -> AutoencoderKL:
+    """Stable Diffusion's autoencoder at a width (128 is its own)."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(width, 2 * width, 4 * width, 4 * width),
+        layers_per_block=layers_per_block,
+        norm_num_groups=min(32, width),
+        latent_channels=4,
+    ).eval()
+
+
+def miniature() -> StableDiffusionImg2ImgPipeline:
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 64, 128),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=8,
+        norm_num_groups=8,
+    )
+    return stable_diffusion(unet, autoencoder(8, 1), width=32, num_layers=1, num_heads=4)
+
+
+def ours(pipeline: StableDiffusionImg2ImgPipeline, z: torch.Tensor, num_steps: int) -> int:
+    """Decode centroids z (classes, K, C, H, W) as the stage does, from the class names on."""
+    prior = stable_diffusion_prior(pipeline, PROMPTS[: len(z)], NEGATIVE)
+    sample = partial(prior.sample, **SETTINGS, num_steps=num_steps)
+    flat, labels = z.flatten(0, 1), torch.arange(len(z)).repeat_interleave(z.shape[1])
+    vae, size = KLAutoencoder(pipeline.vae), batch_size(torch.device("cpu"), *z.shape[-2:])
+    decoder = Decoder(vae, sample, 8 * z.shape[-1], size)
+    return len(decoder(flat, labels, unit_seeds(len(flat), 0, "bench")))
+
+
+def d4m(pipeline: StableDiffusionImg2ImgPipeline, z: torch.Tensor, num_steps: int) -> int:
+    """Decode the same one by one."""
+    for prompt, centroids in zip(PROMPTS, z, strict=False):
+        for k in range(len(centroids)):
+            pipeline(
+                prompt=prompt,
+                negative_prompt=NEGATIVE,
+                image=centroids[k : k + 1],
+                num_inference_steps=num_steps,
+                output_type="np",
+                **SETTINGS,
+            )
+    return z.shape[0] * z.shape[1]
+
+
+def rate(work: Callable[[], int]) -> float:
+    """Images per second of work that says how many it made."""
+    start = time.perf_counter()
+    return work() / (time.perf_counter() - start)
+
+
+def against_d4m(num_rounds: int, num_steps: int, per_class: int, num_threads: int) -> dict[str, Any]:
+    """The race on the miniature."""
+    torch.set_num_threads(num_threads)
+    pipeline = miniature()
+    z = torch.randn(len(PROMPTS), per_class, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    ways: dict[str, Callable[[], int]] = {
+        "D4M's way": lambda: d4m(pipeline, z, num_steps),
+        "ours": lambda: ours(pipeline, z, num_steps),
+    }
+    d4m(pipeline, z[:1, :1], num_steps)
+    ours(pipeline, z[:1, :1], num_steps)
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(num_rounds):
+        for way, work in ways.items():
+            rates[way].append(rate(work))
+    table = Table(
+        "way",
+        "images/s, median",
+        "lowest",
+        "highest",
+        title=f"{num_rounds} rounds of {z[:, :, 0, 0, 0].numel()} images",
+    )
+    for way, found in rates.items():
+        table.add_row(way, f"{median(found):.2f}", f"{min(found):.2f}", f"{max(found):.2f}")
+    console.print(table)
+    ratios = [mine / theirs for mine, theirs in zip(rates["ours"], rates["D4M's way"], strict=True)]
+    return {
+        "speedup_over_d4m": round(median(ratios), 2),
+        "speedup_range": [round(min(ratios), 2), round(max(ratios), 2)],
+        "threads": num_threads,
+        "text_share_of_d4m": round(_text_seconds(pipeline) * median(rates["D4M's way"]), 4),
+        "unet_parameters": sum(p.numel() for p in pipeline.unet.parameters()),
+    }
+
+
+def _text_seconds(pipeline: StableDiffusionImg2ImgPipeline) -> float:
+    with torch.inference_mode():
+        return 1 / rate(lambda: len([pipeline.encode_prompt("cat", "cpu", 1, True, NEGATIVE) for _ in range(20)]))
+
+
+def published_sizes() -> dict[str, tuple[Prior, AutoencoderKL, int, dict[str, Any]]]:
+    """Prior, autoencoder, side of the latents and settings of the two published models, with random weights."""
+    dit = DiTTransformer2DModel(num_layers=28, num_attention_heads=16, attention_head_dim=72, out_channels=8)
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+    vae = autoencoder(128, 2).cuda()
+    pipeline = stable_diffusion(unet, vae, width=768, num_layers=12, num_heads=12)
+    sd = stable_diffusion_prior(pipeline, PROMPTS, NEGATIVE)
+    settings: dict[str, Any] = {"guidance_scale": 4.0, "num_steps": 50}
+    return {
+        "DiT-XL/2-256": (
+            dit_prior(dit, DDIMScheduler(clip_sample=False), range(4)),
+            vae,
+            32,
+            {"strength": 1.0, **settings},
+        ),
+        "Stable Diffusion v1.5": (sd, vae, 64, {"strength": 0.7, **settings}),
+    }
+
+
+def throughput(prior: Prior, vae: AutoencoderKL, side: int, settings: dict[str, Any], size: int) -> tuple[float, float]:
+    """Images per second in batches of a size, and the floating point operations of one image."""
+    decoder = Decoder(KLAutoencoder(vae), partial(prior.sample, **settings), 8 * side, size)
+    z, labels = torch.zeros(size, 4, side, side), torch.arange(size) % 4
+    with FlopCounterMode(display=False) as counter:
+        decoder(z[:1], labels[:1], [0])
+    found = rate(lambda: len(decoder(z, labels, unit_seeds(size, 0, "bench"))))
+    return found, counter.get_total_flops()
+
+
+def on_gpu() -> dict[str, Any]:
+    """Images per second and share of peak at the best batch."""
+    if not torch.cuda.is_available():
+        raise SystemExit("--gpu needs a CUDA device, and torch sees none here")
+    result: dict[str, Any] = {"device": torch.cuda.get_device_name()}
+    table = Table("model", "batch", "images/s", "share of 790 TFLOP/s", "goal images/s")
+    for name, model in published_sizes().items():
+        best = (0.0, 0.0, 0)
+        for size in (16, 32, 64, 128, 256, 512):
+            throughput(*model, size)  # warms up
+            found, flops = throughput(*model, size)
+            best = max(best, (found, found * flops / PEAK_FLOPS, size))
+            table.add_row(name, str(size), f"{found:.2f}", f"{found * flops / PEAK_FLOPS:.1%}", str(GOALS[name]))
+        result[name] = {"images_per_second": best[0], "share_of_peak": best[1], "batch": best[2]}
+    console.print(table)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", action="store_true", help="the models at their published size, on a GPU")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20, help="of which 0.7 are taken")
+    parser.add_argument("--per-class", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    result = on_gpu() if args.gpu else against_d4m(args.rounds, args.steps, args.per_class, args.threads)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

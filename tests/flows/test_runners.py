@@ -1,0 +1,113 @@
+"""Local clusters: one worker per GPU and the rest without one, and tasks that find their way."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import dask
+import pytest
+from dask.distributed import Client, LocalCluster
+from prefect.context import FlowRunContext
+
+from flows.runners import ONE_GPU, dask_runner, gpu_names, local_cluster, on_gpu, worker_specs
+
+
+def seen(specs: dict[str, dict[str, Any]]) -> dict[str, tuple[str | None, bool]]:
+    """Worker → what it has in CUDA_VISIBLE_DEVICES (None: as the machine has it), and whether it offers a GPU."""
+    options = {name: spec["options"] for name, spec in specs.items()}
+    return {
+        name: (o.get("env", {}).get("CUDA_VISIBLE_DEVICES"), o.get("resources") == {"GPU": 1})
+        for name, o in options.items()
+    }
+
+
+def test_two_gpus_and_four_cores() -> None:
+    specs = worker_specs(["0", "1"], 4)
+    assert seen(specs) == {
+        "gpu-0": ("0", True), "gpu-1": ("1", True), "cpu-0": ("", False), "cpu-1": ("", False),
+    }  # fmt: skip
+    assert {spec["options"]["memory_limit"] for spec in specs.values()} == {0.25}
+    assert {spec["options"]["nthreads"] for spec in specs.values()} == {1}
+
+
+def test_more_gpus_than_cores_leave_one_worker_without() -> None:
+    assert seen(worker_specs(["2", "5"], 1)) == {"gpu-2": ("2", True), "gpu-5": ("5", True), "cpu-0": ("", False)}
+
+
+def test_without_gpus_every_worker_offers_one() -> None:
+    assert seen(worker_specs([], 3)) == dict.fromkeys(("cpu-0", "cpu-1", "cpu-2"), (None, True))
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"), [("", []), ("-1", []), ("0", ["0"]), ("3, 1", ["3", "1"]), ("GPU-8f2a", ["GPU-8f2a"])]
+)
+def test_gpus_that_are_chosen(visible: str, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_names() == names
+
+
+@pytest.mark.parametrize(
+    ("program", "names"),
+    [
+        (None, []),
+        ("echo 'GPU 0: NVIDIA H200 (UUID: GPU-1a)'; echo 'GPU 1: NVIDIA H200 (UUID: GPU-2b)'", ["0", "1"]),
+        ('echo "NVIDIA-SMI has failed because it couldn\'t communicate with the NVIDIA driver"; exit 9', []),
+    ],
+)
+def test_gpus_that_the_driver_lists(
+    program: str | None, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if program:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{program}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    assert gpu_names() == names
+
+
+def worker_environment(hold: float = 0.1) -> tuple[str, str]:
+    """CUDA_VISIBLE_DEVICES and OMP_NUM_THREADS of the process this runs in; long enough that others take part."""
+    import time
+
+    time.sleep(hold)
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "none"), os.environ.get("OMP_NUM_THREADS", "none")
+
+
+def test_tasks_for_a_gpu_run_where_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+    dask_runner()  # which sets what Dask's processes get
+    with local_cluster(3) as cluster, Client(cluster, set_as_default=False) as client:
+        told = client.scheduler_info(n_workers=-1)["workers"].values()
+        assert {w["name"]: w["resources"] for w in told} == {"gpu-6": {"GPU": 1}, "gpu-7": {"GPU": 1}, "cpu-0": {}}
+        assert set(client.run(worker_environment).values()) == {("6", "1"), ("7", "1"), ("", "1")}
+        with dask.annotate(resources=ONE_GPU):
+            bound = [client.submit(worker_environment, pure=False) for _ in range(8)]
+        assert {visible for visible, _ in client.gather(bound)} == {"6", "7"}
+
+
+def test_on_a_machine_without_gpus_every_worker_takes_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with local_cluster(2) as cluster, Client(cluster, set_as_default=False) as client, dask.annotate(resources=ONE_GPU):
+        futures = [client.submit(worker_pid, pure=False) for _ in range(8)]
+        assert len(set(client.gather(futures))) == 2
+
+
+def test_a_cluster_that_offers_no_gpu_is_used_and_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with LocalCluster(n_workers=1, dashboard_address=None) as cluster, Client(cluster, set_as_default=False) as client:
+        running = SimpleNamespace(task_runner=SimpleNamespace(client=client))
+        monkeypatch.setattr(FlowRunContext, "get", lambda: running)
+        for _ in range(2):
+            with on_gpu():
+                assert client.submit(worker_pid, pure=False).result(timeout=60) > 0
+    assert caplog.text.count("offers the resource GPU") == 1
+
+
+def worker_pid() -> int:
+    """The process this runs in, held long enough that others take part."""
+    worker_environment()
+    return os.getpid()

@@ -1,0 +1,110 @@
+"""Tiny diffusers pipelines of random weights, saved to disk as published ones are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+SD_SCHEDULE: dict[str, Any] = {
+    "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1,
+}  # fmt: skip
+
+
+def tiny_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",),
+        up_block_types=("UpDecoderBlock2D",),
+        block_out_channels=(8,),
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=8,
+    )
+
+
+def tiny_tokenizer(folder: Path, length: int = 12) -> CLIPTokenizer:
+    """Byte pairs of a few letters, as CLIP's own files spell them; prompts are padded to a length in tokens."""
+    folder.mkdir(parents=True)
+    letters = [*"acdogt", *(f"{letter}</w>" for letter in "acdogt")]
+    tokens = [*letters, "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: k for k, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=length)
+
+
+def text_encoder(tokenizer: CLIPTokenizer, width: int, num_layers: int, num_heads: int) -> CLIPTextModel:
+    """CLIP's text encoder at a size."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config)
+
+
+def save_stable_diffusion(folder: Path) -> Path:
+    """A StableDiffusionPipeline of random weights for images of 8 px and latents of 4×8×8."""
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer(folder / "words")
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    pipeline = StableDiffusionPipeline(
+        vae=tiny_vae(),
+        text_encoder=text_encoder(tokenizer, width=16, num_layers=2, num_heads=2),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=PNDMScheduler(**SD_SCHEDULE, skip_prk_steps=True, set_alpha_to_one=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder / "pipeline")
+    return folder / "pipeline"
+
+
+def save_dit(folder: Path) -> Path:
+    """A DiTPipeline of random weights for latents of 4×8×8 that knows 1,000 classes, some by name."""
+    torch.manual_seed(0)
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,  # noise and variance, as in DiT-XL/2
+        num_layers=2,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=1000,
+    )
+    for parameter in transformer.parameters():  # a fresh DiT's last layers are small: let the classes matter
+        parameter.data += 0.1 * torch.randn(parameter.shape)
+    DiTPipeline(transformer, tiny_vae(), DDIMScheduler()).save_pretrained(folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["id2label"] = {"1": "goldfish, Carassius auratus", "3": "shark", "7": "cock"}  # as published, not saved
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder

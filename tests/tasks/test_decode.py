@@ -1,0 +1,242 @@
+"""The stage decode on a tiny recipe: shared, cut and repeated, its pictures are the same bit for bit."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from PIL import Image
+
+from storage.artifact import Artifact
+from storage.index import Index
+from tasks import autoencoder, cluster, decode, distilled, encode, pictures, prior, shard
+from tasks.config import (
+    AutoencoderConfig,
+    AutoencoderTraining,
+    ClusterConfig,
+    DataConfig,
+    DecodeConfig,
+    EncodeConfig,
+    ImageConfig,
+    PriorConfig,
+    PriorTraining,
+)
+
+IMAGES = ImageConfig(size_px=8)
+NUM_POINTS = 3
+CONFIG = DecodeConfig(strength=0.5, guidance_scale=1.5, num_steps=8)
+NAMES = tuple("0123456789")
+
+
+@dataclass(frozen=True)
+class Parents:
+    """What the stage reads, made once."""
+
+    index: Index
+    shard: Artifact
+    autoencoder: Artifact
+    cluster: Artifact
+    prior: Artifact
+
+
+@pytest.fixture(scope="module")
+def parents(tmp_path_factory: pytest.TempPathFactory) -> Parents:
+    """The stages above, through their own tasks, on scikit-learn's digits."""
+    root = tmp_path_factory.mktemp("runs")
+    data = DataConfig(source="digits")
+    listed = shard.shard_artifact(root, data)
+    shard.shard.fn(listed, data)
+    known, index = shard.indexed(listed)
+    small = AutoencoderConfig(train=AutoencoderTraining(channels=(8, 8), num_steps=30), precision="float32")
+    model = Artifact(root, "autoencoder", 1, {}, {"shard": known})
+    autoencoder.autoencoder.fn(model, small, IMAGES)
+    latents = Artifact(root, "encode", 1, {}, {"shard": known, "autoencoder": model})
+    encode.encode.fn(latents, EncodeConfig(), IMAGES, index.classes, "all")
+    diffusion = Artifact(root, "prior", 1, {}, {"encode": latents})
+    prior.prior.fn(diffusion, PriorConfig(train=PriorTraining(num_layers=1, head_dim=8, num_steps=30)))
+    points = Artifact(root, "cluster", 1, {"num_points": NUM_POINTS}, {"encode": latents})
+    cluster.cluster.fn(points, ClusterConfig(num_starts=1), NUM_POINTS, 0, index.classes, "all")
+    return Parents(index, known, model, points, diffusion)
+
+
+def artifact_of(parents: Parents, label: str, config: DecodeConfig = CONFIG) -> Artifact:
+    """A decode artifact with a folder of its own for each label."""
+    above = {"cluster": parents.cluster, "autoencoder": parents.autoencoder, "prior": parents.prior}
+    return Artifact(parents.cluster.root, "decode", decode.VERSION, {"test": label, **config.model_dump()}, above)
+
+
+def run(
+    artifact: Artifact, config: DecodeConfig = CONFIG, images: ImageConfig = IMAGES, names: Any = NAMES
+) -> Artifact:
+    decode.decode.fn(artifact, config, images, 0, tuple(names), "batch")
+    return artifact
+
+
+def arrays(artifact: Artifact, names: Any = NAMES) -> dict[str, dict[str, np.ndarray]]:
+    return {name: decode.images_of(artifact).read_class(name) for name in names}
+
+
+def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
+    for name, found in one.items():
+        assert found.keys() == other[name].keys()
+        for key, value in found.items():
+            np.testing.assert_array_equal(value, other[name][key], err_msg=f"{name}/{key}")
+
+
+@pytest.fixture(scope="module")
+def whole(parents: Parents) -> Artifact:
+    artifact = run(artifact_of(parents, "whole"))
+    assert artifact.is_done()
+    return artifact
+
+
+@pytest.fixture
+def in_groups_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with larger latents: two classes of three pictures are a batch."""
+    monkeypatch.setattr("ddoq_core.batches.MOST", 2 * NUM_POINTS)
+
+
+def test_images_with_seed_and_centroid_beside_them(whole: Artifact) -> None:
+    found = arrays(whole)
+    for part in found.values():
+        assert part["images"].shape == (NUM_POINTS, 8, 8, 3) and part["images"].dtype == np.uint8
+        assert part["centroid"].tolist() == [0, 1, 2]
+    assert len({seed for part in found.values() for seed in part["seed"].tolist()}) == 10 * NUM_POINTS
+    assert np.stack([part["images"] for part in found.values()]).std() > 10
+
+
+def test_each_class_is_a_unit_with_its_share_of_the_time(whole: Artifact) -> None:
+    marks = whole.marks()
+    assert set(marks) == set(NAMES)
+    assert all(mark.facts == {"images": NUM_POINTS} for mark in marks.values())
+    assert all(mark.seconds["compute"] > 0 and mark.seconds["write"] > 0 for mark in marks.values())
+
+
+def decode_in_a_process(task: tuple[Artifact, tuple[str, ...]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ddoq_core.batches.MOST", 2 * NUM_POINTS)
+        run(task[0], names=task[1])
+
+
+def test_two_workers_in_any_order_make_what_one_makes(parents: Parents, in_groups_of_two: None) -> None:
+    alone, shared = artifact_of(parents, "alone"), artifact_of(parents, "shared")
+    parts = [NAMES[:6], NAMES[6:]]  # whole groups, as the tasks of a run are
+    for names in parts:
+        run(alone, names=names)
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        list(pool.map(decode_in_a_process, [(shared, names) for names in reversed(parts)]))
+    assert alone.is_done() and shared.is_done()
+    assert_equal(arrays(alone), arrays(shared))
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("written", [1, 3, 4, 9])
+def test_a_run_that_was_cut_ends_with_the_same_pictures(
+    written: int, parents: Parents, in_groups_of_two: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut, commit = artifact_of(parents, f"cut {written}"), Artifact.commit
+    with monkeypatch.context() as patch:
+
+        def commit_or_die(artifact: Artifact, unit: str, *more: Any, **named: Any) -> Any:
+            if artifact.num_marks() == written:
+                raise Killed
+            return commit(artifact, unit, *more, **named)
+
+        patch.setattr(Artifact, "commit", commit_or_die)
+        with pytest.raises(Killed):
+            run(cut)
+    assert len(cut.marks()) == written
+    before = {unit: mark.files for unit, mark in cut.marks().items()}
+    run(cut)
+    assert all(cut.marks()[unit].files == files for unit, files in before.items()), "what was there is not touched"
+    assert_equal(arrays(run(artifact_of(parents, "uncut"))), arrays(cut))
+
+
+def test_only_the_groups_of_missing_classes_are_decoded(
+    parents: Parents, in_groups_of_two: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = run(artifact_of(parents, "dropped"))
+    before = arrays(artifact)
+    for name in ("3", "8", "9"):
+        artifact.forget(name)
+    decoded: list[Any] = []
+    of = pictures.Decoded.of
+    monkeypatch.setattr(
+        pictures.Decoded, "of", lambda self, group, clock: decoded.append(group) or of(self, group, clock)
+    )
+    run(artifact)
+    assert decoded == [("2", "3"), ("8", "9")]
+    assert_equal(before, arrays(artifact))
+
+
+def test_pictures_in_other_groups_are_the_same_to_the_eye(
+    whole: Artifact, parents: Parents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddoq_core.batches.MOST", 2)  # less than a class: its pictures are in two batches
+    other = arrays(run(artifact_of(parents, "small batches")))
+    one, two = (np.stack([part["images"] for part in found.values()]).astype(int) for found in (arrays(whole), other))
+    assert np.abs(one - two).max() <= 1
+    assert (one != two).mean() <= 0.001
+
+
+def test_pictures_of_another_training_size(whole: Artifact, parents: Parents) -> None:
+    artifact = run(artifact_of(parents, "train_px"), images=ImageConfig(size_px=5))
+    for name, part in arrays(artifact).items():
+        expected = [Image.fromarray(x).resize((5, 5), Image.Resampling.LANCZOS) for x in arrays(whole)[name]["images"]]
+        np.testing.assert_array_equal(part["images"], np.stack(expected))
+    attributes = dict(zarr.open_group(decode.images_of(artifact).path / "0").attrs)
+    assert attributes == {
+        "method": "diffusion",
+        "seed": 0,
+        "resize": "lanczos",
+    }
+
+
+def test_several_draws_share_their_centroids_weight(whole: Artifact, parents: Parents) -> None:
+    config = CONFIG.model_copy(update={"num_draws": 2})
+    artifact = run(artifact_of(parents, "draws", config), config)
+    found, single = arrays(artifact), arrays(whole)
+    for name, part in found.items():
+        assert part["centroid"].tolist() == [0, 1, 2, 0, 1, 2]
+        assert part["seed"][:NUM_POINTS].tolist() == single[name]["seed"].tolist(), "the first draw stays the first"
+        assert (part["images"][:NUM_POINTS] != part["images"][NUM_POINTS:]).any()
+    x, labels, w = distilled.distilled_set(artifact, parents.index, "mass")
+    _, _, once = distilled.distilled_set(whole, parents.index, "mass")
+    assert len(x) == len(labels) == len(w) == 2 * NUM_POINTS * len(NAMES)
+    per_class = w.reshape(len(NAMES), 2, NUM_POINTS)
+    np.testing.assert_array_equal(per_class[:, 0], once.reshape(len(NAMES), NUM_POINTS))
+    np.testing.assert_array_equal(per_class[:, 0], per_class[:, 1])
+    np.testing.assert_allclose([w[labels == c].mean() for c in range(len(NAMES))], 1)
+
+
+@pytest.mark.parametrize("method", ["autoencoder", "medoid"])
+def test_without_a_diffusion_there_is_no_seed(method: Any, parents: Parents) -> None:
+    config = CONFIG.model_copy(update={"method": method, "num_draws": 2})
+    for part in arrays(run(artifact_of(parents, method, config), config)).values():
+        assert set(part) == {"images", "centroid"}
+        assert part["images"].shape == (NUM_POINTS, 8, 8, 3)
+        assert part["centroid"].tolist() == [0, 1, 2]
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ddpm": {"sampler": "ddpm"},
+    "inversion": {"sampler": "ddim", "inversion": True},
+    "centroid guidance": {"sampler": "ddim", "centroid_guidance": 0.5},
+    "matched strength": {"strength": None},
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_options_reach_the_pictures(option: str, whole: Artifact, parents: Parents) -> None:
+    config = CONFIG.model_copy(update=OPTIONS[option])
+    first, again = (arrays(run(artifact_of(parents, f"{option} {k}", config), config)) for k in (1, 2))
+    assert_equal(first, again)
+    assert any((first[name]["images"] != part["images"]).any() for name, part in arrays(whole).items())

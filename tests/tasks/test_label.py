@@ -1,0 +1,92 @@
+"""Stored labels: whole, resumed at the first missing block, and what is done about a damaged one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from storage.artifact import Artifact
+from tasks import label
+from tasks.config import Augmentation
+from tasks.protocols import Protocol
+
+PROTOCOL = Protocol(
+    labels="stored",
+    num_epochs=7,
+    batch_size=4,
+    augmentation=Augmentation(shift_px=1, resized_crop=(0.5, 1.0), flip=True, cutmix=True),
+)
+
+
+@pytest.fixture
+def artifact(parents: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch) -> Artifact:
+    monkeypatch.setattr(label, "BLOCK_EPOCHS", 3)
+    root = parents["shard"].root
+    artifact = Artifact(root, "label", label.VERSION, label.identity(PROTOCOL, "sqrt", 0), parents)
+    label.label.fn(artifact, PROTOCOL, "sqrt", 0)
+    return artifact
+
+
+def test_every_epoch_is_there(artifact: Artifact) -> None:
+    assert artifact.is_done()
+    assert list(artifact.record().units) == ["epochs-0000-0002", "epochs-0003-0005", "epochs-0006-0006"]
+    read_epoch = label.epoch_reader(artifact, 10, 2)
+    orders = []
+    for epoch in range(7):
+        arrays = read_epoch(epoch)
+        shapes = {name: array.shape for name, array in arrays.items()}
+        per_picture = {"rows": (10,), "flip": (10,), "partner": (10,), "shift": (10, 2), "crop": (10, 4)}
+        assert shapes == {**per_picture, "box": (3, 4), "logits": (10, 2)}
+        assert arrays["logits"].dtype == np.float16 and np.isfinite(arrays["logits"]).all()
+        assert sorted(arrays["rows"]) == list(range(10))
+        orders.append(arrays["rows"].tolist())
+    assert len({tuple(order) for order in orders}) > 5
+
+
+def test_what_is_there_is_not_made_again(artifact: Artifact) -> None:
+    first, last = artifact.mark("epochs-0000-0002"), artifact.mark("epochs-0006-0006")
+    artifact.forget("epochs-0003-0005")
+    assert not artifact.is_done()
+    times = {p: p.stat().st_mtime_ns for p in artifact.path.rglob("*") if p.is_file()}
+    label.label.fn(artifact, PROTOCOL, "sqrt", 0)
+    assert artifact.is_done()
+    again = {p for p in artifact.path.rglob("*") if p.is_file() and times.get(p) != p.stat().st_mtime_ns}
+    parts = ("labels.zarr/epochs-0003-0005", "marks/epochs-0003-0005.json", "record.json")
+    assert again and all(p.relative_to(artifact.path).as_posix().startswith(parts) for p in again)
+    assert (artifact.mark("epochs-0000-0002"), artifact.mark("epochs-0006-0006")) == (first, last)
+
+
+def test_a_block_made_again_is_the_same(artifact: Artifact) -> None:
+    before = artifact.content()
+    artifact.forget()
+    label.label.fn(artifact, PROTOCOL, "sqrt", 0)
+    assert artifact.content() == before
+
+
+def test_a_flipped_bit_is_not_read_as_a_label(artifact: Artifact) -> None:
+    chunk = next(p for p in (artifact.path / "labels.zarr/epochs-0000-0002/logits/c").rglob("*") if p.is_file())
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 1
+    chunk.write_bytes(data)
+    with pytest.raises(RuntimeError):
+        label.epoch_reader(artifact, 10, 2)(0)
+    label.label.fn(artifact, PROTOCOL, "sqrt", 0)
+    assert artifact.is_done(deep=True)
+
+
+def test_the_facts_count_the_bytes(artifact: Artifact) -> None:
+    mark = artifact.mark("epochs-0000-0002")
+    assert mark is not None and mark.facts["bytes"]["logits"] == 3 * 10 * 2 * 2
+    files = [p for p in (artifact.path / label.STORE).glob("epochs-*/**/*") if p.is_file()]
+    assert artifact.record().facts["bytes_on_disk"] == sum(p.stat().st_size for p in files)
+
+
+def test_weights_matter_only_where_they_draw() -> None:
+    sampling = PROTOCOL.model_copy(update={"weights_in": "sampling"})
+    assert label.identity(PROTOCOL, "sqrt", 0) == label.identity(PROTOCOL, "mass", 0)
+    assert label.identity(sampling, "sqrt", 0) != label.identity(sampling, "mass", 0)
+
+
+def test_labels_of_imagenet_fit_into_memory_block_by_block() -> None:
+    assert [len(b) for b in label.blocks_of(300, 10_000, 1000)][:2] == [6, 6]
+    assert {len(b) for b in label.blocks_of(300, 200_000, 1000)} == {1}
