@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from tasks.config import Recipe
+from tasks.matrix import Matrix
 
 
 class UsageError(ValueError):
@@ -47,6 +48,14 @@ def load_recipe(name: str, ipc: int | None = None, settings: list[str] | None = 
         return Recipe.model_validate(known[name]).with_changes(changes)
     except KeyError as error:
         raise UsageError(str(error.args[0])) from error
+    except ValidationError as error:
+        raise UsageError(describe(error)) from error
+
+
+def matrix_of(given: dict[str, Any]) -> Matrix:
+    """What is to be compared; the usual where nothing is given. Raises UsageError."""
+    try:
+        return Matrix.model_validate(given)
     except ValidationError as error:
         raise UsageError(describe(error)) from error
 

@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from flows.catalogue import UsageError, load_recipe, recipes
+from flows.catalogue import UsageError, load_recipe, matrix_of, recipes
 from flows.server import ServerError, prefect_server
 from tasks.config import STAGES, Recipe
 
@@ -60,7 +60,7 @@ def run(
 
     Starts a Prefect server of its own on loopback and ends it afterwards, unless PREFECT_API_URL names one.
     """
-    _run(recipe, ipc, settings, root, cluster, workers, only=None)
+    _run("distill", recipe, ipc, settings, root, cluster, workers)
 
 
 @app.command()
@@ -77,7 +77,47 @@ def stage(
     with _clear_errors():
         if name not in STAGES:
             raise UsageError(f"unknown stage {name!r}: there are {', '.join(STAGES)}")
-    _run(recipe, ipc, settings, root, cluster, workers, only=name)
+    _run(name, recipe, ipc, settings, root, cluster, workers)
+
+
+@app.command()
+def compare(
+    recipe: RecipeName,
+    ipc: Annotated[
+        list[int] | None, typer.Option("--ipc", help="images per class; give it again for more  [1 10]")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, help="how many; an interval needs two")] = 5,
+    quantizer: Annotated[
+        list[str] | None, typer.Option(help="stream, exact, balanced, clvq  [the first three]")
+    ] = None,
+    weights: Annotated[list[str] | None, typer.Option(help="uniform, sqrt, mass, or a power  [the three]")] = None,
+    pictures: Annotated[list[str] | None, typer.Option(help="diffusion, autoencoder, medoid, random  [all]")] = None,
+    weights_in: Annotated[list[str] | None, typer.Option(help="loss, sampling  [loss]")] = None,
+    settings: Set = None,
+    root: Root = Path("runs"),
+    cluster: Cluster = None,
+    workers: Workers = None,
+) -> None:
+    """Compare quantisers × weights × pictures under a recipe's protocol, with intervals over seeds and a page.
+
+    Everything that two cells have in common is made once, and shared with `ddoq run`. Options that take several values
+    are given several times: --quantizer exact --quantizer stream.
+    """
+    given = {
+        "ipc": ipc,
+        "seeds": list(range(seeds)),
+        "quantizers": quantizer,
+        "weights": weights,
+        "pictures": pictures,
+        "weights_in": weights_in,
+    }
+    with _clear_errors():
+        matrix = matrix_of({name: values for name, values in given.items() if values})
+    start = time.monotonic()
+    found = _execute("compare", recipe, max(matrix.ipc), settings, root, cluster, workers, matrix=matrix)
+    from flows.summary import show_comparison
+
+    show_comparison(console, recipe, found, time.monotonic() - start)
 
 
 @app.command()
@@ -155,16 +195,32 @@ def _pictures_of(name: str, method: str | None, root: Path) -> tuple[Path, str |
 
 
 def _run(
+    flow: str,
     name: str,
     ipc: int | None,
     settings: list[str] | None,
     root: Path,
     cluster: str | None,
     workers: int | None,
-    *,
-    only: str | None,
 ) -> None:
     start = time.monotonic()
+    found = _execute(flow, name, ipc, settings, root, cluster, workers)
+    from flows.summary import show
+
+    show(console, load_recipe(name, ipc, settings), found, time.monotonic() - start)
+
+
+def _execute(
+    flow: str,
+    name: str,
+    ipc: int | None,
+    settings: list[str] | None,
+    root: Path,
+    cluster: str | None,
+    workers: int | None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Run a flow on a recipe of the catalogue, in this process. What cannot be ends with one line."""
     with _clear_errors():
         recipe = load_recipe(name, ipc, settings)
         _check_writable(root)
@@ -175,10 +231,7 @@ def _run(
             with console.status("starting the Prefect server"):
                 local.prepare()
                 server.wait()
-            found = local.execute(recipe, root, only=only, cluster=cluster, workers=workers)
-        from flows.summary import show
-
-        show(console, recipe, found, time.monotonic() - start)
+            return local.execute(flow, recipe, root, cluster=cluster, workers=workers, **more)
 
 
 @contextmanager

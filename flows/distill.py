@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import Flow, flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -14,9 +15,10 @@ from flows.progress import watching
 from flows.run import Run, link_newest
 from flows.runners import dask_runner
 from flows.summary import results, stage_rows, to_markdown
-from storage.artifact import Artifact
 from tasks.config import STAGES, Recipe
 from tasks.outcome import show_cached
+
+Found = TypeVar("Found")
 
 
 @flow(name="distill", task_runner=dask_runner(), flow_run_name="distill-{recipe.name}")
@@ -37,25 +39,32 @@ def execute(
 ) -> dict[str, Any]:
     """Run the DAG, or one stage of it, inside a flow. Returns what the closing table shows."""
     recipe = recipe.with_changes({**(changes or {}), **({} if ipc is None else {"ipc": ipc})})
-    run = Run(recipe, Path(root), only=only)
+    run = Run(Path(root), only=only)
+    artifacts, rows = carry_out(run, recipe.name, lambda: distillation(run, recipe))
+    if only is not None:
+        return {"stages": rows}
+    link_newest(run.root, recipe.name, artifacts)
+    found = results(artifacts["report"])
+    create_markdown_artifact(to_markdown(recipe, found), key="ddoq-report", description=recipe.name)
+    return {
+        "stages": rows,
+        "results": found,
+        "report": str(run.root / recipe.name / "report" / "report" / "report.html"),
+    }
+
+
+def carry_out(run: Run, name: str, submit: Callable[[], Found]) -> tuple[Found, list[dict[str, Any]]]:
+    """Submit a run's jobs and wait for all of them, showing how far they are. Returns what `submit` does, and a row
+    per stage."""
     with watching(run):
-        artifacts = distillation(run)
+        found = submit()
         run.wait()
     for stage, jobs in run.by_stage():
         if all(job.was_done for job in jobs):
             show_cached(stage, [str(job.artifact) for job in jobs])
     rows = stage_rows(run)
-    create_table_artifact(rows, key="ddoq-stages", description=f"Stages of {recipe.name}")
-    if only is not None:
-        return {"stages": rows}
-    return _publish(recipe, run.root, artifacts, rows)
-
-
-def _publish(recipe: Recipe, root: Path, artifacts: dict[str, Artifact], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    folder = link_newest(root, recipe.name, artifacts)
-    found = results(artifacts["report"])
-    create_markdown_artifact(to_markdown(recipe, found), key="ddoq-report", description=recipe.name)
-    return {"stages": rows, "results": found, "report": str(folder / "report" / "report" / "report.html")}
+    create_table_artifact(rows, key="ddoq-stages", description=f"Stages of {name}")
+    return found, rows
 
 
 def _stage_flow(stage: str) -> Flow[Any, dict[str, Any]]:
@@ -73,4 +82,6 @@ def _stage_flow(stage: str) -> Flow[Any, dict[str, Any]]:
     return run_stage
 
 
-shard, autoencoder, encode, teacher, prior, cluster, decode, label, train, evaluate, report = map(_stage_flow, STAGES)
+shard, autoencoder, encode, teacher, prior, cluster, decode, measure, label, train, evaluate, report = map(
+    _stage_flow, STAGES
+)

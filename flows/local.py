@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.artifact import NotDone
-from tasks.config import Recipe
+from tasks.config import COMPARE, Recipe
 
 
 class RunFailed(RuntimeError):
@@ -24,19 +24,20 @@ def check(recipe: Recipe, root: Path) -> None:
 
 def prepare() -> None:
     """Import what takes long while the server starts."""
+    import flows.compare
     import flows.distill  # noqa: F401
 
 
 def execute(
-    recipe: Recipe, root: Path, *, only: str | None, cluster: str | None, workers: int | None
+    name: str, recipe: Recipe, root: Path, *, cluster: str | None, workers: int | None, **more: Any
 ) -> dict[str, Any]:
-    """Run `distill` or one stage's flow here. Raises RunFailed."""
-    from flows import distill as flows
+    """Run `distill`, `compare` or one stage's flow here, with its own parameters. Raises RunFailed."""
+    from flows import compare, distill
     from flows.runners import dask_runner
 
-    chosen = getattr(flows, only or "distill")
+    chosen = getattr(compare if name == COMPARE else distill, name)
     try:
-        return chosen.with_options(task_runner=dask_runner(cluster, workers))(recipe, root=str(root))
+        return chosen.with_options(task_runner=dask_runner(cluster, workers))(recipe, root=str(root), **more)
     except NotDone:
         raise
     except Exception as error:

@@ -12,7 +12,7 @@ from typing import Any
 from flows.runners import on_gpu
 from storage.artifact import Artifact, NotDone
 from storage.index import Index
-from tasks.config import STAGES, Recipe
+from tasks.config import COMPARE, STAGES
 
 CLASSES_PER_TASK = 25  # a mapped task costs about 0.1 s in Prefect
 IMAGES_PER_TASK = 16_384  # where a class costs what its images cost
@@ -41,19 +41,19 @@ class Job:
 
 
 class Run:
-    """Walks the DAG for one recipe. Adding a job submits its tasks, or finds its artifact complete.
+    """Walks the DAG. Adding a job submits its tasks, or finds its artifact complete.
 
     only  the one stage that may be worked on; its parents must be complete
     """
 
-    def __init__(self, recipe: Recipe, root: Path, *, only: str | None = None) -> None:
-        self.recipe, self.root, self.only = recipe, root.absolute(), only
+    def __init__(self, root: Path, *, only: str | None = None) -> None:
+        self.root, self.only = root.absolute(), only
         self.jobs: dict[str, Job] = {}
         self.index: Index | None = None
 
     def by_stage(self) -> Iterator[tuple[str, list[Job]]]:
         """The run's jobs, stage by stage."""
-        for stage in STAGES:
+        for stage in (*STAGES, COMPARE):
             jobs = [job for job in self.jobs.values() if job.artifact.stage == stage]
             if jobs:
                 yield stage, jobs
@@ -143,16 +143,20 @@ def _require(artifact: Artifact) -> None:
         )
 
 
-def link_newest(root: Path, recipe: str, artifacts: Mapping[str, Artifact]) -> Path:
-    """Point `<root>/<recipe>/<name>` at the artifacts of the newest run, for people. Returns the folder."""
+def link_newest(root: Path, recipe: str, artifacts: Mapping[str, Artifact]) -> None:
+    """Point `<root>/<recipe>/<name>` at the artifacts of the newest run, for people."""
     folder = root / recipe
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        if old.is_symlink() and old.name not in artifacts:
-            old.unlink()
     for name, artifact in artifacts.items():
-        link, fresh = folder / name, folder / f".{name}.partial"
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(Path("..") / artifact.stage / artifact.digest)
-        fresh.replace(link)
-    return folder
+        link(folder, name, artifact)
+    for old in folder.iterdir():
+        if old.is_symlink() and old.name not in artifacts and old.name != COMPARE:
+            old.unlink()
+
+
+def link(folder: Path, name: str, artifact: Artifact) -> Path:
+    """Point `<folder>/<name>` at an artifact. Returns the link."""
+    folder.mkdir(parents=True, exist_ok=True)
+    at, fresh = folder / name, folder / f".{name}.partial"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(Path("..") / artifact.stage / artifact.digest)
+    return fresh.replace(at)

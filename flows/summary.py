@@ -57,10 +57,7 @@ def spread(row: dict[str, Any]) -> str:
 
 def show(console: Console, recipe: Recipe, found: dict[str, Any], seconds: float) -> None:
     """Print the closing tables and where the report lies."""
-    stages = Table("stage", "state", "artifacts", "units", "seconds", title=f"{recipe.name} in {seconds:.0f} s")
-    for row in found["stages"]:
-        stages.add_row(*(str(row[key]) for key in ("stage", "state", "artifacts", "units", "seconds")))
-    console.print(stages if found["stages"] else f"nothing to do: {recipe.name} has no such stage as it is set")
+    _show_stages(console, recipe.name, found, seconds)
     if "results" not in found:
         return
     accuracies = Table(
@@ -74,3 +71,53 @@ def show(console: Console, recipe: Recipe, found: dict[str, Any], seconds: float
         accuracies.add_row(row["method"], row["architecture"], spread(row), f"{row['w2']:.3f}")
     console.print(accuracies)
     console.print(f"report: {Path(found['report'])}", soft_wrap=True)
+
+
+def show_comparison(console: Console, name: str, found: dict[str, Any], seconds: float) -> None:
+    """Print a table of accuracies for each number of images per class and student, and what is sure."""
+    _show_stages(console, name, found, seconds)
+    panels = dict.fromkeys((row["ipc"], row["architecture"]) for row in found["results"])
+    for ipc, architecture in panels:
+        rows = [row for row in found["results"] if (row["ipc"], row["architecture"]) == (ipc, architecture)]
+        columns, lines = grid(rows)
+        num_seeds = rows[0]["num_seeds"]
+        title = f"{ipc} images per class, {architecture}: top-1 %, 95 % interval over {num_seeds} seeds, last epoch"
+        table = Table("quantiser", "weights", *columns, title=title)
+        for line in lines:
+            table.add_row(*line)
+        console.print(table)
+        sure = Table("question", "difference in points", "95 % interval", "p, corrected")
+        for row in found["differences"]:
+            if (row["ipc"], row["architecture"]) == (ipc, architecture):
+                interval = f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}"
+                mark = " *" if row["significant"] else ""
+                sure.add_row(row["question"], f"{100 * row['mean']:+.2f}{mark}", interval, f"{row['p_holm']:.3f}")
+        console.print(sure)
+    console.print(f"report: {Path(found['report'])}", soft_wrap=True)
+
+
+def grid(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Results at one number of images per class and one student as a table: kinds of pictures, and lines of quantiser,
+    weights and the accuracies."""
+    kinds = list(dict.fromkeys(row["pictures"] for row in results))
+    at = {(row["quantizer"], _weights(row), row["pictures"]): row for row in results}
+    lines = []
+    for quantizer, weights in dict.fromkeys(key[:2] for key in at):
+        cells = [at.get((quantizer, weights, kind)) for kind in kinds]
+        lines.append([quantizer, weights, *("" if cell is None else _with_interval(cell) for cell in cells)])
+    return kinds, lines
+
+
+def _weights(row: dict[str, Any]) -> str:
+    return row["weights"] if row["weights_in"] == "loss" else f"{row['weights']} by {row['weights_in']}"
+
+
+def _with_interval(row: dict[str, Any]) -> str:
+    return f"{100 * row['top1_mean']:.1f} ± {50 * (row['top1_high'] - row['top1_low']):.1f}"
+
+
+def _show_stages(console: Console, name: str, found: dict[str, Any], seconds: float) -> None:
+    stages = Table("stage", "state", "artifacts", "units", "seconds", title=f"{name} in {seconds:.0f} s")
+    for row in found["stages"]:
+        stages.add_row(*(str(row[key]) for key in ("stage", "state", "artifacts", "units", "seconds")))
+    console.print(stages if found["stages"] else f"nothing to do: {name} has no such stage as it is set")

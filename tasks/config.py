@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 STAGES = (
-    "shard", "autoencoder", "encode", "teacher", "prior", "cluster", "decode", "label", "train", "evaluate", "report",
+    "shard", "autoencoder", "encode", "teacher", "prior", "cluster", "decode", "measure", "label", "train", "evaluate",
+    "report",
 )  # fmt: skip
+COMPARE = "compare"  # the stage of `ddoq compare`, in the place of report
 Subset = Literal[
     "imagenette", "imagewoof", "imagenet100", "imageidc", "imagemeow", "imagesquawk", "imagefruit", "imageyellow"
 ]
@@ -250,6 +252,7 @@ class MethodConfig(Settings):
     cluster: dict[str, Any] = {}
     decode: dict[str, Any] = {}
     weights: Weighting | None = None
+    weights_in: WeightsIn | None = Field(None, description="instead of the protocol's, to compare what weights do")
 
 
 class Recipe(Settings):
@@ -275,7 +278,7 @@ class Recipe(Settings):
     @field_validator("name")
     @classmethod
     def _not_a_stage(cls, name: str) -> str:
-        if name in STAGES:
+        if name in (*STAGES, COMPARE):
             raise ValueError(f"a recipe cannot be called {name!r}, which is a stage")
         return name
 

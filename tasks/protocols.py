@@ -103,8 +103,8 @@ def quick(ipc: int, num_classes: int) -> Protocol:
 PRESETS: dict[ProtocolName, Callable[[int, int], Protocol]] = {"fkd": fkd, "rded": rded, "hard": hard, "quick": quick}
 
 
-def resolve(config: TrainConfig, ipc: int, num_classes: int) -> Protocol:
-    """The preset's values, and in their place all that the recipe sets."""
+def resolve(config: TrainConfig, ipc: int, num_classes: int, weights_in: WeightsIn | None = None) -> Protocol:
+    """The preset's values, and in their place all that the recipe sets; weights_in is a method's own, if it has one."""
     preset = PRESETS[config.protocol](ipc, num_classes)
     changes = {name: value for name in Protocol.model_fields if (value := getattr(config, name)) is not None}
-    return preset.model_copy(update=changes)
+    return preset.model_copy(update=changes | ({"weights_in": weights_in} if weights_in else {}))

@@ -7,7 +7,6 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -16,22 +15,23 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from prefect import State, task
 
-from storage.artifact import Artifact, Record
+from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.index import Index
-from tasks.cluster import prototypes_of
-from tasks.config import STAGES, Recipe, Weighting
+from tasks.config import Recipe
 from tasks.distilled import distilled_set
-from tasks.encode import latents_of
 from tasks.findings import remarks
+from tasks.ledger import ancestors, ledger
+from tasks.measure import MEASURES, MOST_CLASSES
 from tasks.outcome import cached
+from tasks.pages import png_of, render
 from tasks.samples import PER_CLASS, Samples, draw_samples
 from tasks.shard import indexed
 
-VERSION = 2
+VERSION = 3
 FOLDER = "report"
-MOST_CLASSES, MOST_PICTURES = 20, 20  # shown per method
-TEMPLATE = Path(__file__).with_name("report.html.j2")
+MOST_PICTURES = 20  # of a class, shown per method
+TEMPLATE = "report.html.j2"
 
 
 @task(task_run_name="report-{artifact.digest}")
@@ -69,46 +69,20 @@ def results(artifact: Artifact, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _row(artifact: Artifact, recipe: Recipe, method: str, architecture: str) -> dict[str, Any]:
-    from ddoq_core import effective_sample_size
-
-    scores = [artifact.parents[f"{method}/{architecture}/{seed}"] for seed in recipe.seeds]
-    top1 = [float(score.record().facts["top1"]) for score in scores]
-    _, _, weights = recipe.settings_of(method)
-    draws = {str(d): d for d in (score.parents["train"].parents["decode"] for score in scores)}.values()
-    decoded = next(iter(draws))
-    _, index = indexed(_shard_of(decoded))
-    _, labels, w = distilled_set(decoded, index, weights)
+    scores = [artifact.parents[f"{method}/{architecture}/{seed}"].record().facts for seed in recipe.seeds]
+    measures = [artifact.parents[f"measure/{method}/{seed}"].record().facts for seed in recipe.seeds]
+    top1 = [float(score["top1"]) for score in scores]
     return {
         "method": method,
         "architecture": architecture,
         "ipc": recipe.ipc,
-        "weights": str(weights),
+        "weights": str(recipe.settings_of(method)[2]),
         "num_seeds": len(top1),
         "top1_mean": fmean(top1),
         "top1_std": stdev(top1) if len(top1) > 1 else 0.0,
         "top1": top1,
-        "w2": fmean(_mean_w2(draw, index, weights) for draw in draws),
-        "n_eff": fmean(effective_sample_size(w[labels == c]) for c in range(len(index.classes))),
+        **{name: fmean(measure[name] for measure in measures) for name in MEASURES},
     }
-
-
-def _mean_w2(decoded: Artifact, index: Index, weights: Weighting) -> float:
-    """W2 in latent space between a class and its weighted points (centroids, or the real images that stand for
-    them), mean over the classes that are shown."""
-    from ddoq_core import class_weights
-    from ddoq_core.wasserstein import w2
-
-    prototypes = decoded.parents["cluster"]
-    latents = latents_of(prototypes.parents["encode"])
-    distances = []
-    for name in index.classes[:MOST_CLASSES]:
-        z = latents.read_class(name)
-        flat = z.reshape(len(z), -1)
-        found = prototypes_of(prototypes).read_class(name)
-        medoids = decoded.config["method"] == "medoid"
-        points = flat[found["medoids"]] if medoids else found["centroids"].reshape(len(found["centroids"]), -1)
-        distances.append(w2(flat, points, class_weights(found["counts"], weights)))
-    return fmean(distances)
 
 
 def decoded_of(artifact: Artifact, recipe: Recipe, method: str) -> Artifact:
@@ -165,16 +139,13 @@ def _render(
     figure: bytes,
     samples: Samples | None,
 ) -> str:
-    from jinja2 import Environment
-
-    costs = list(_costs(artifact))
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
-    return template.render(
+    return render(
+        TEMPLATE,
         recipe=recipe,
         rows=rows,
         galleries=galleries,
         figure=base64.b64encode(figure).decode(),
-        costs=costs,
+        costs=list(ledger(artifact.parents.values())),
         models=_models(artifact),
         data=_data(artifact),
         samples=samples,
@@ -186,27 +157,9 @@ def _render(
     )
 
 
-def _costs(artifact: Artifact) -> Iterator[dict[str, Any]]:
-    """What each stage of this result took when it was made."""
-    by_stage: dict[str, dict[str, Record]] = {}
-    for ancestor in _ancestors(artifact):
-        by_stage.setdefault(ancestor.stage, {})[ancestor.digest] = ancestor.record()
-    for stage in STAGES:
-        records = list(by_stage.get(stage, {}).values())
-        if records:
-            yield {
-                "stage": stage,
-                "artifacts": len(records),
-                "units": sum(len(r.units) for r in records),
-                **{k: round(sum(r.seconds.get(k, 0.0) for r in records), 2) for k in ("read", "compute", "write")},
-                "peak_mib": max(r.peak_bytes for r in records) >> 20,
-                "digests": ", ".join(sorted(r.digest for r in records)[:4]) + (" …" if len(records) > 4 else ""),
-            }
-
-
 def _models(artifact: Artifact) -> list[str]:
     """What is known of the models that this result rests on."""
-    facts = {ancestor.stage: ancestor.record().facts for ancestor in _ancestors(artifact)}
+    facts = {ancestor.stage: ancestor.record().facts for ancestor in ancestors(artifact.parents.values())}
     lines = []
     if "teacher" in facts:
         lines.append(f"Teacher: top-1 {facts['teacher']['top1']:.1%} on held-out real images.")
@@ -217,13 +170,7 @@ def _models(artifact: Artifact) -> list[str]:
 
 def _data(artifact: Artifact) -> list[str]:
     """What to know of the images."""
-    return remarks(next(a for a in _ancestors(artifact) if a.stage == "shard").record().facts)
-
-
-def _ancestors(artifact: Artifact) -> Iterator[Artifact]:
-    for parent in artifact.parents.values():
-        yield parent
-        yield from _ancestors(parent)
+    return remarks(next(a for a in ancestors(artifact.parents.values()) if a.stage == "shard").record().facts)
 
 
 def _shard_of(decoded: Artifact) -> Artifact:
@@ -246,9 +193,7 @@ def _figure(rows: list[dict[str, Any]]) -> bytes:
     left.barh(names, [100 * r["top1_mean"] for r in rows], xerr=[100 * r["top1_std"] for r in rows], color="#4878a8")
     left.set_xlabel("top-1 accuracy, % (mean ± std over seeds)")
     left.set_xlim(max(0, 100 * min(r["top1_mean"] - 2 * r["top1_std"] for r in rows) - 5), 100)
-    right.barh(names, [r["w2"] or 0 for r in rows], color="#a85448")
+    right.barh(names, [r["w2"] for r in rows], color="#a85448")
     right.set_xlabel("W2 to the class, mean over classes")
     left.invert_yaxis()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()
+    return png_of(figure)

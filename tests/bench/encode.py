@@ -81,7 +81,7 @@ def run_stages(recipe: Recipe, root: Path, client: Any, *stages: str) -> float:
 
     start = time.perf_counter()
     for stage in stages:
-        local.execute(recipe, root, only=stage, cluster=client.scheduler.address, workers=None)
+        local.execute(stage, recipe, root, cluster=client.scheduler.address, workers=None)
     return time.perf_counter() - start
 
 

@@ -42,7 +42,7 @@ def through_the_stage(root: Path, num_classes: int, num_points: int, console: Co
             _write_latents(latents, num_classes, console)
             server.wait()
             start = time.perf_counter()
-            found = local.execute(recipe, root, only="cluster", cluster=None, workers=2)
+            found = local.execute("cluster", recipe, root, cluster=None, workers=2)
             seconds = time.perf_counter() - start
         [row] = [row for row in found["stages"] if row["stage"] == "cluster"]
         assert row["units"] == num_classes

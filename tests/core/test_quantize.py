@@ -127,7 +127,8 @@ def test_beside_a_far_outlier_every_point_still_has_its_nearest_centroid() -> No
     q = quantize(z, 8)
     squares = np.array([np.square(z - c, dtype=np.float64).sum(axis=1) for c in q.centroids])  # (K, n)
     own = squares[q.assignment, np.arange(len(z))]
-    assert (own <= squares.min(axis=0) * (1 + 1e-5)).all()
+    # The outlier moves the mean, so points have |x|² ≈ 6e4, of whose float32 products a tie of 930 is known to 0.02.
+    assert (own <= squares.min(axis=0) * (1 + 1e-4)).all()
 
 
 def test_float16_points_are_taken_at_their_values() -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.flows.conftest import IPC, SCRIPTS, SETTINGS, Result, Services, start
 from tests.flows.test_run import artifacts
 
-STAGES_BELOW = ("cluster", "decode", "train", "evaluate", "report")
+STAGES_BELOW = ("cluster", "decode", "measure", "train", "evaluate", "report")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def _prefect(services: Services, *arguments: str) -> Result:
         command.end()
 
 
-def _run_deployment(services: Services, name: str, root: Path, ipc: int, *more: str) -> Result:
+def _run_deployment(services: Services, name: str, root: Path, ipc: int | str, *more: str) -> Result:
     changes = {key: _json(value) for key, value in SETTINGS.items()}
     parameters = {"changes": json.dumps(changes), "root": str(root), "ipc": str(ipc)}
     given = [part for key, value in parameters.items() for part in ("-p", f"{key}={value}")]
@@ -87,6 +87,17 @@ def test_distil_then_one_stage(pool: Services, root: Path) -> None:
     assert {name.split("/")[0] for name in artifacts(root).keys() - before.keys()} == {"cluster"}
 
 
+def test_compare(pool: Services, root: Path) -> None:
+    matrix = {"seeds": [0, 1], "quantizers": ["exact"], "weights": ["mass"], "pictures": ["medoid", "random"]}
+    found = _run_deployment(pool, "compare/digits", root, "[2]", "-p", f"matrix={json.dumps(matrix)}", "--watch")
+    assert found.code == 0, found.output + found.errors
+    assert _stage_table(pool)["teacher"] == "cached", "a comparison shares what distill has made"
+    rows = json.loads((root / "digits" / "compare" / "comparison" / "results.json").read_text())["results"]
+    assert [(row["ipc"], row["cell"], row["num_seeds"]) for row in rows] == [
+        (2, "exact-mass-medoid", 2), (2, "random-mass", 2),
+    ]  # fmt: skip
+
+
 WRONG = {
     "ipcs=3": "ipcs",
     'ipc="many"': "'many' is not valid",
@@ -107,5 +118,5 @@ def test_wrong_parameter_is_refused(parameter: str, pool: Services, tmp_path: Pa
 def test_every_deployment_is_on_the_server(pool: Services) -> None:
     listed = _prefect(pool, "deployment", "ls")
     assert listed.code == 0
-    for name in ("distill/digits", "cluster/digits", "decode/imagenet", "report/imagenet"):
+    for name in ("distill/digits", "cluster/digits", "decode/imagenet", "report/imagenet", "compare/imagenet"):
         assert name in listed.output

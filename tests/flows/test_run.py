@@ -15,7 +15,7 @@ import pytest
 from tests.flows.conftest import Command, Result, Services, ddoq, run_tiny, start_tiny, wait_until
 
 ABOVE = ("shard", "autoencoder", "encode", "teacher", "prior")
-BELOW = ("cluster", "decode", "train", "evaluate", "report")
+BELOW = ("cluster", "decode", "measure", "train", "evaluate", "report")
 STAGES = ABOVE + BELOW
 MANY = "12"  # images per class: makes clustering and what follows do something new, and for long enough to be cut
 Snapshot = dict[str, tuple[int, bytes]]

@@ -1,0 +1,46 @@
+"""The Prefect flow of a comparison: many methods at several numbers of images per class, one protocol."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from pydantic import PositiveInt
+
+from flows.dag import comparison
+from flows.distill import carry_out
+from flows.run import Run, link
+from flows.runners import dask_runner
+from tasks.compare import FOLDER
+from tasks.config import COMPARE, Recipe
+from tasks.matrix import Matrix
+
+
+@flow(name=COMPARE, task_runner=dask_runner(), flow_run_name="compare-{recipe.name}")
+def compare(
+    recipe: Recipe,
+    matrix: Matrix | None = None,
+    ipc: list[PositiveInt] | None = None,
+    changes: dict[str, Any] | None = None,
+    root: str = "runs",
+) -> dict[str, Any]:
+    """Compare the cells of a matrix, quantisers × weights × pictures, under the recipe's protocol.
+
+    matrix   what is compared; the usual one if not given
+    ipc      images per class, instead of the matrix's
+    changes  other settings of the recipe, dotted: {"decode.strength": 0.4}
+    root     the folder of all artifacts, shared with `distill`
+    """
+    matrix = matrix or Matrix()
+    if ipc:
+        matrix = Matrix.model_validate({**matrix.model_dump(), "ipc": ipc})
+    recipe = recipe.with_changes(changes or {})
+    run = Run(Path(root))
+    artifact, rows = carry_out(run, recipe.name, lambda: comparison(run, recipe, matrix))
+    folder = link(run.root / recipe.name, COMPARE, artifact) / FOLDER
+    tables = json.loads((folder / "results.json").read_text())
+    create_table_artifact(tables["results"], key="ddoq-comparison", description=recipe.name)
+    return {"stages": rows, **tables, "report": str(folder / "compare.html")}

@@ -1,0 +1,153 @@
+"""Stage compare: the cells of a matrix beside each other, with what is sure about their differences, and the cost."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from prefect import State, task
+
+from storage.artifact import Artifact
+from storage.clock import Clock
+from tasks.config import Recipe
+from tasks.findings import remarks
+from tasks.ledger import ancestors, ledger, seconds
+from tasks.matrix import Cell, Matrix
+from tasks.measure import MEASURES, MOST_CLASSES
+from tasks.outcome import cached
+from tasks.pages import render
+from tasks.shard import indexed
+
+VERSION = 1
+FOLDER = "comparison"
+TEMPLATE = "compare.html.j2"
+Row = dict[str, Any]
+
+
+@task(task_run_name="compare-{artifact.digest}")
+def compare(artifact: Artifact, recipe: Recipe, matrix: Matrix) -> State | str:
+    """Write compare.html and its tables: scores (a row per seed), results (per cell), differences, cost."""
+    if artifact.is_done():
+        return cached(artifact)
+    from tasks.compare_figures import figures
+
+    clock = Clock()
+    with clock("read"):
+        scores = list(_scores(artifact, recipe, matrix))
+        costs = list(ledger(artifact.parents.values()))
+    with clock("compute"):
+        tables = {
+            "scores": scores,
+            "results": list(summaries(scores)),
+            "differences": list(_differences(scores, matrix)),
+            "cost": costs,
+        }
+        drawn = figures(tables["results"])
+        page = _page(artifact, recipe, matrix, tables, drawn)
+    with artifact.writing(FOLDER, clock) as folder:
+        (folder / "compare.html").write_text(page)
+        (folder / "results.json").write_text(json.dumps(tables, indent=1))
+        for name, rows in tables.items():
+            table = pa.Table.from_pylist(rows)
+            pa_csv.write_csv(table, folder / f"{name}.csv")
+            pq.write_table(table, folder / f"{name}.parquet")
+        for name, png in drawn.items():
+            (folder / f"{name}.png").write_bytes(png)
+    return str(artifact)
+
+
+def _scores(artifact: Artifact, recipe: Recipe, matrix: Matrix) -> Iterator[Row]:
+    """A row per cell, student and seed."""
+    for ipc in matrix.ipc:
+        for name, cell in matrix.cells(ipc).items():
+            for architecture in recipe.train.architectures:
+                for seed in matrix.seeds:
+                    score = artifact.parents[f"{ipc}/{name}/{architecture}/{seed}"]
+                    measured = artifact.parents[f"{ipc}/measure/{name}/{seed}"].record().facts
+                    student, facts = score.parents["train"], score.record().facts
+                    decoded = student.parents["decode"]
+                    yield {
+                        "ipc": ipc,
+                        "cell": name,
+                        **cell._asdict(),
+                        "architecture": architecture,
+                        "seed": seed,
+                        "top1": facts["top1"],
+                        "top5": facts["top5"],
+                        **{measure: measured[measure] for measure in MEASURES},
+                        "distil_seconds": seconds(decoded.parents["cluster"]) + seconds(decoded),
+                        "train_seconds": seconds(student),
+                    }
+
+
+def summaries(scores: list[Row]) -> Iterator[Row]:
+    """A row per cell and student: mean top-1, its standard deviation and 95 % interval over the seeds, and means of the
+    rest; ior is the gain over random images, unweighted, of the same seeds (DD-Ranking's improvement over random)."""
+    from ddoq_core.statistics import interval_of
+
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in scores:
+        groups.setdefault((row["ipc"], row["cell"], row["architecture"]), []).append(row)
+    for (ipc, _, architecture), rows in groups.items():
+        top1 = [row["top1"] for row in rows]
+        random = groups.get((ipc, Cell("random", "uniform", "loss", "random").name, architecture))
+        interval = interval_of(top1)
+        yield {
+            **{k: rows[0][k] for k in ("ipc", "cell", *Cell._fields, "architecture")},
+            "num_seeds": len(rows),
+            "top1_mean": interval.mean,
+            "top1_std": float(np.std(top1, ddof=1)),
+            "top1_low": interval.low,
+            "top1_high": interval.high,
+            "top5_mean": fmean(row["top5"] for row in rows),
+            **{k: fmean(row[k] for row in rows) for k in (*MEASURES, "distil_seconds", "train_seconds")},
+            "ior": interval.mean - fmean(row["top1"] for row in random) if random else None,
+        }
+
+
+def _differences(scores: list[Row], matrix: Matrix) -> Iterator[Row]:
+    from tasks.effects import effects
+
+    for ipc in matrix.ipc:
+        for architecture in dict.fromkeys(row["architecture"] for row in scores):
+            values: dict[Cell, list[float]] = {}
+            for row in scores:
+                if (row["ipc"], row["architecture"]) == (ipc, architecture):
+                    values.setdefault(Cell(*(row[k] for k in Cell._fields)), []).append(row["top1"])
+            arrays = {cell: np.asarray(top1) for cell, top1 in values.items()}
+            for found in effects(arrays, matrix):
+                yield {"ipc": ipc, "architecture": architecture, **found}
+
+
+def _page(artifact: Artifact, recipe: Recipe, matrix: Matrix, tables: dict[str, list[Row]], drawn: Any) -> str:
+    from tasks.paper import beside
+
+    sources = list(ancestors(artifact.parents.values()))
+    shard = next(a for a in sources if a.stage == "shard")
+    teacher = next((a.record().facts["top1"] for a in sources if a.stage == "teacher"), None)
+    _, index = indexed(shard)
+    return render(
+        TEMPLATE,
+        recipe=recipe,
+        matrix=matrix,
+        results=tables["results"],
+        differences=tables["differences"],
+        costs=tables["cost"],
+        figures={name: base64.b64encode(png).decode() for name, png in drawn.items()},
+        data=remarks(shard.record().facts),
+        num_val=len(index.rows("val")),
+        teacher=teacher,
+        published=beside(tables["results"], recipe, index),
+        measured_classes=min(MOST_CLASSES, len(index.classes)),
+        settings=json.dumps(
+            {"recipe": recipe.model_dump(mode="json"), "matrix": matrix.model_dump(mode="json")}, indent=1
+        ),
+        versions=next(iter(artifact.parents.values())).record().versions,
+    )

@@ -1,0 +1,79 @@
+"""What `ddoq compare` compares: quantisers × weights × where pictures come from, at several images per class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field, PositiveInt, field_validator
+
+from tasks.config import MethodConfig, Recipe, Settings, Weighting, WeightsIn
+
+Quantizer = Literal["exact", "stream", "stream-d4m", "clvq", "balanced"]
+Pictures = Literal["diffusion", "autoencoder", "medoid", "random"]
+RANDOM = "random"  # real images at random: no quantiser chooses them, the masses of their cells weigh them
+
+
+class Cell(NamedTuple):
+    """One way to make and to weigh a distilled set."""
+
+    quantizer: str
+    weights: str
+    weights_in: str
+    pictures: str
+
+    @property
+    def name(self) -> str:
+        """Of the method in a recipe, e.g. exact-sqrt-diffusion."""
+        where = [] if self.weights_in == "loss" else [f"by-{self.weights_in}"]
+        return "-".join([self.quantizer, self.weights, *where, *([] if self.is_random else [self.pictures])])
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the pictures are real images at random."""
+        return self.pictures == RANDOM
+
+    def method(self) -> MethodConfig:
+        """As a method of a recipe."""
+        decode: dict[str, Any] = {"method": "medoid" if self.is_random else self.pictures}
+        return MethodConfig(
+            cluster={"method": self.quantizer}, decode=decode, weights=self.weights, weights_in=self.weights_in
+        )
+
+
+class Matrix(Settings):
+    """The cells: every combination of these, and D4M as published. At one image per class all weights are 1."""
+
+    ipc: tuple[PositiveInt, ...] = Field((1, 10), min_length=1, description="images per class")
+    seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=2)
+    quantizers: tuple[Quantizer, ...] = Field(("stream", "exact", "balanced"), min_length=1)
+    weights: tuple[Weighting, ...] = Field(("uniform", "sqrt", "mass"), min_length=1)
+    pictures: tuple[Pictures, ...] = Field(("diffusion", "autoencoder", "medoid", "random"), min_length=1)
+    weights_in: tuple[WeightsIn, ...] = Field(
+        ("loss",), min_length=1, description="loss, sampling, or both, for weights that are not uniform"
+    )
+
+    @field_validator("ipc", "seeds", "quantizers", "weights", "pictures", "weights_in")
+    @classmethod
+    def _each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("each value once")
+        return values
+
+    def cells(self, ipc: int) -> dict[str, Cell]:
+        """By name, all that differ at this many images per class."""
+        return {cell.name: cell for cell in self._cells(ipc)}
+
+    def _cells(self, ipc: int) -> Iterator[Cell]:
+        if "diffusion" in self.pictures:
+            yield Cell("stream-d4m", "uniform", "loss", "diffusion")
+        for pictures in self.pictures:
+            for quantizer in (RANDOM,) if pictures == RANDOM else self.quantizers:
+                for weights in self.weights if ipc > 1 else ("uniform",):
+                    for where in self.weights_in if weights != "uniform" else ("loss",):
+                        yield Cell(quantizer, str(weights), where, pictures)
+
+    def recipe(self, recipe: Recipe, ipc: int) -> Recipe:
+        """The recipe with the cells at this many images per class as its methods."""
+        methods = {name: cell.method().model_dump() for name, cell in self.cells(ipc).items()}
+        return recipe.with_changes({"ipc": ipc, "seeds": self.seeds, "methods": methods})

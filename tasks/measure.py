@@ -1,0 +1,111 @@
+"""Stage measure: how far a weighted distilled set is from the data, in the latents and in what training sees of it.
+
+These are the two sides of Theorem 1 (arXiv 2501.07681): W2 bounds the error of the training gradient.
+"""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import State, task
+
+from storage.artifact import Artifact
+from storage.clock import Clock
+from storage.files import canonical_json, sha256_of
+from storage.index import Index
+from tasks.cluster import prototypes_of
+from tasks.config import ImageConfig, Weighting
+from tasks.distilled import distilled_set
+from tasks.encode import latents_of
+from tasks.outcome import cached
+from tasks.real import read_images
+from tasks.shard import indexed
+
+VERSION = 1
+FOLDER = "measure"
+MEASURES = ("w2", "n_eff", "gradient")
+MOST_CLASSES = 20  # measured, the first of the data set
+MOST_REAL = 500  # images of each whose gradient stands for the data
+GRADIENT_SEED = 0  # of the fixed network
+
+
+@task(task_run_name="measure-{artifact.label}-{artifact.digest}")
+def measure(artifact: Artifact, images: ImageConfig, architecture: str, weights: Weighting) -> State | str:
+    """W2, n_eff and the gradient gap of the pictures under a rule of weights, as facts of the record.
+
+    w2        of the weighted centroids (or the real images that stand for them) to their class, in latent space
+    n_eff     effective sample size of the weights of a class
+    gradient  ‖∇L(real) − ∇L_w(distilled)‖ / ‖∇L(real)‖ at the student's network as it is before training
+    The first two are means over the first MOST_CLASSES classes, the third is of these classes together.
+    """
+    if artifact.is_done():
+        return cached(artifact)
+    from ddoq_core import effective_sample_size
+
+    clock, decoded = Clock(), artifact.parents["decode"]
+    with clock("read"):
+        shard, index = indexed(artifact.parents["shard"])
+        pictures, labels, w = distilled_set(decoded, index, weights)
+    with clock("compute"):
+        num_classes = min(len(index.classes), MOST_CLASSES)
+        shown = labels < num_classes
+        facts = {
+            "w2": fmean(_w2(decoded, name, weights) for name in index.classes[:num_classes]),
+            "n_eff": fmean(effective_sample_size(w[labels == c]) for c in range(num_classes)),
+            "gradient": _gradient_gap(shard, index, images, architecture, (pictures[shown], labels[shown], w[shown])),
+        }
+    with artifact.writing(FOLDER, clock, facts) as folder:
+        (folder / "measure.json").write_bytes(canonical_json(facts))
+    return str(artifact)
+
+
+def _w2(decoded: Artifact, name: str, weights: Weighting) -> float:
+    from ddoq_core import class_weights
+    from ddoq_core.wasserstein import w2
+
+    prototypes = decoded.parents["cluster"]
+    z = latents_of(prototypes.parents["encode"]).read_class(name)
+    flat = z.reshape(len(z), -1)
+    found = prototypes_of(prototypes).read_class(name)
+    medoids = decoded.config["method"] == "medoid"
+    points = flat[found["medoids"]] if medoids else found["centroids"].reshape(len(found["centroids"]), -1)
+    return w2(flat, points, class_weights(found["counts"], weights))
+
+
+def _gradient_gap(shard: Artifact, index: Index, images: ImageConfig, architecture: str, distilled: Any) -> float:
+    import torch
+
+    from ddoq_core.gap import gradient_gap
+
+    pictures, labels, w = distilled
+    model, real = _real_gradient(shard, index, images, architecture)
+    return gradient_gap(model, real, *_tensors(pictures, labels), torch.from_numpy(w))
+
+
+_gradients: dict[str, Any] = {}  # of the last network and data of this process
+
+
+def _real_gradient(shard: Artifact, index: Index, images: ImageConfig, architecture: str) -> tuple[Any, Any]:
+    """An untrained student, and its gradient on real images of the first classes."""
+    from ddoq_core.gap import mean_gradient
+    from ddoq_core.networks import ClassifierSpec, build_classifier
+
+    key = sha256_of([shard.content(), images.model_dump(), architecture])
+    if key not in _gradients:
+        rows = np.concatenate([index.rows("train", name)[:MOST_REAL] for name in index.classes[:MOST_CLASSES]])
+        spec = ClassifierSpec(architecture, len(index.classes), images.size_px)
+        model = build_classifier(spec, seed=GRADIENT_SEED)
+        x, y = _tensors(read_images(shard, index, rows, images), index.labels(rows))
+        _gradients.clear()
+        _gradients[key] = model, mean_gradient(model, x, y)
+    return _gradients[key]
+
+
+def _tensors(pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Pictures (n, 3, S, S) in [0, 1] and labels (n,)."""
+    import torch
+
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(labels)
