@@ -33,6 +33,8 @@ def _accuracy(results: list[Row]) -> bytes:
             axis.errorbar(mean, y, xerr=half, fmt="o", ms=4, capsize=2, color=COLOURS[row["pictures"]])
         axis.set_yticks(range(len(part)), [row["cell"] for row in part], fontsize=7)
         axis.set_ylim(len(part) - 0.5, -0.5)
+        low, high = axis.get_xlim()
+        axis.set_xlim(max(low, 0), min(high, 100))
         axis.grid(axis="x", alpha=0.3)
         axis.set_xlabel("top-1 accuracy, %, with 95 % interval over seeds")
         axis.set_title(f"{ipc} images per class, {architecture}", fontsize=9)
@@ -42,6 +44,7 @@ def _accuracy(results: list[Row]) -> bytes:
 def _curves(results: list[Row]) -> bytes:
     """W2 of weighted centroids and top-1 against the images per class, both on logarithmic axes."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
     from ddoq_core.wasserstein import effective_dimension
 
@@ -67,6 +70,8 @@ def _curves(results: list[Row]) -> bytes:
         axis.set_yscale("log")
         axis.set_xticks(ipcs, [str(ipc) for ipc in ipcs])
         axis.minorticks_off()
+        axis.yaxis.set_major_locator(MaxNLocator(6))
+        axis.yaxis.set_major_formatter(ScalarFormatter())
         axis.set_xlabel("images per class K")
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)
