@@ -10,14 +10,19 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
+import ot
 import pytest
+import zarr
 
-from tests.flows.conftest import Command, Result, Services, ddoq, run_tiny, start_tiny, wait_until
+from tests.flows.conftest import IPC, Command, Result, Services, ddoq, run_tiny, start_tiny, wait_until
 
 ABOVE = ("shard", "autoencoder", "encode", "teacher", "prior")
 BELOW = ("cluster", "decode", "measure", "train", "evaluate", "report")
 STAGES = ABOVE + BELOW
 MANY = "12"  # images per class: makes clustering and what follows do something new, and for long enough to be cut
+LATENT_SIZE = 4 * 8 * 8
+STORES = ("encode/latents.zarr", "prototypes-ddoq-0/prototypes.zarr")
 Snapshot = dict[str, tuple[int, bytes]]
 
 
@@ -87,6 +92,23 @@ def test_models_load_with_their_own_libraries(finished: tuple[Path, Result]) -> 
     assert scheduler.config.num_train_timesteps > 0
     for folder in [links / "teacher", *artifacts(root, "train").values()]:
         assert sum(p.numel() for p in load_classifier(folder / "model").parameters()) > 0
+
+
+def test_the_measures_are_those_of_the_stores(finished: tuple[Path, Result]) -> None:
+    links = finished[0] / "digits"
+    latents, found = (zarr.open_group(links / name, mode="r") for name in STORES)
+    distances, sizes = [], []
+    for name in map(str, range(10)):
+        z = latents[name]["latents"][:].astype(np.float64).reshape(-1, 1, LATENT_SIZE)
+        points = found[name]["centroids"][:].reshape(1, IPC, -1)
+        w = np.sqrt(found[name]["counts"][:])
+        cost = np.square(z - points).sum(axis=2)
+        distances.append(np.sqrt(ot.emd2(np.full(len(z), 1 / len(z)), w / w.sum(), cost)))
+        sizes.append(w.sum() ** 2 / np.square(w).sum())
+    row = json.loads((links / "report" / "report" / "results.json").read_text())[0]
+    assert row["w2"] == pytest.approx(np.mean(distances), rel=1e-4)
+    assert row["n_eff"] == pytest.approx(np.mean(sizes))
+    assert row["gradient"] > 0
 
 
 def test_second_run_does_nothing(finished: tuple[Path, Result]) -> None:
