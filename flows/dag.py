@@ -33,19 +33,14 @@ class Base:
     index: Artifact
     model: Artifact
     latents: Artifact
-    diffusion: Artifact
+    diffusion: dict[str, Artifact]  # the prior, where a method decodes through it
     labellers: dict[str, Artifact]  # the teacher, unless students learn the classes
 
     @property
     def named(self) -> dict[str, Artifact]:
         """By a name for people."""
-        return {
-            "shard": self.index,
-            "autoencoder": self.model,
-            "encode": self.latents,
-            "prior": self.diffusion,
-            **self.labellers,
-        }
+        shared = {"shard": self.index, "autoencoder": self.model, "encode": self.latents}
+        return shared | self.diffusion | self.labellers
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,7 @@ def distillation(run: Run, recipe: Recipe) -> dict[str, Artifact]:
 
 def comparison(run: Run, recipe: Recipe, matrix: Matrix) -> Artifact:
     """The comparison of the matrix's cells, which share every artifact that is equal. Adds the jobs to the run."""
-    recipe = recipe.with_changes({"ipc": max(matrix.ipc), "methods": {}})
+    recipe = matrix.recipe(recipe, max(matrix.ipc))
     base = _base(run, recipe)
     parents: dict[str, Artifact] = {}
     for ipc in matrix.ipc:
@@ -88,7 +83,9 @@ def _base(run: Run, recipe: Recipe) -> Base:
     latents = _encode(run, recipe, index, model)
     needs_teacher = resolve(recipe.train, recipe.ipc, _num_classes(run)).labels != "hard"
     labellers = {"teacher": _teacher(run, recipe, index)} if needs_teacher else {}
-    return Base(index, model, latents, _prior(run, recipe, index, latents), labellers)
+    through = any(recipe.settings_of(method)[1].method == "diffusion" for method in recipe.methods)
+    diffusion = {"prior": _prior(run, recipe, index, latents)} if through else {}
+    return Base(index, model, latents, diffusion, labellers)
 
 
 def _methods(run: Run, recipe: Recipe, base: Base) -> Distilled:
@@ -174,7 +171,7 @@ def _decode(run: Run, recipe: Recipe, base: Base, prototypes: Artifact, method: 
     if config.method != "medoid":
         parents["autoencoder"] = base.model
     if config.method == "diffusion":
-        parents["prior"] = base.diffusion
+        parents |= base.diffusion
     images = recipe.images.for_training
     settings = {**decode.identity(config, seed), "size_px": images.size_px}
     artifact = Artifact(
