@@ -90,9 +90,9 @@ def _base(run: Run, recipe: Recipe) -> Base:
 
 def _methods(run: Run, recipe: Recipe, base: Base) -> Distilled:
     found = Distilled({}, {}, {})
-    for method in recipe.methods:
-        protocol = resolve(recipe.train, recipe.ipc, _num_classes(run), recipe.methods[method].weights_in)
-        for seed in recipe.seeds:
+    for seed in recipe.seeds:  # first, so that a long comparison that is cut short has some seeds whole
+        for method, own in recipe.methods.items():
+            protocol = resolve(recipe.train, recipe.ipc, _num_classes(run), own.weights_in)
             draw = seed if recipe.redistil else recipe.seeds[0]
             prototypes = _cluster(run, recipe, base.latents, method, draw)
             pictures = _decode(run, recipe, base, prototypes, method, draw)
