@@ -83,16 +83,16 @@ def stage(
 @app.command()
 def compare(
     recipe: RecipeName,
-    ipc: Annotated[
-        list[int] | None, typer.Option("--ipc", help="images per class; give it again for more  [1 10]")
-    ] = None,
+    ipc: Annotated[list[int] | None, typer.Option("--ipc", help="images per class; 1 and 10 if not given")] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=2, help="how many; an interval needs two")] = 5,
     quantizer: Annotated[
-        list[str] | None, typer.Option(help="stream, exact, balanced, clvq  [the first three]")
+        list[str] | None, typer.Option(help="stream, exact, balanced (all, if not given), clvq")
     ] = None,
-    weights: Annotated[list[str] | None, typer.Option(help="uniform, sqrt, mass, or a power  [the three]")] = None,
-    pictures: Annotated[list[str] | None, typer.Option(help="diffusion, autoencoder, medoid, random  [all]")] = None,
-    weights_in: Annotated[list[str] | None, typer.Option(help="loss, sampling  [loss]")] = None,
+    weights: Annotated[list[str] | None, typer.Option(help="uniform, sqrt, mass (all, if not given), a power")] = None,
+    pictures: Annotated[
+        list[str] | None, typer.Option(help="diffusion, autoencoder, medoid, random; all, if not given")
+    ] = None,
+    weights_in: Annotated[list[str] | None, typer.Option(help="loss (if not given), sampling")] = None,
     settings: Set = None,
     root: Root = Path("runs"),
     cluster: Cluster = None,

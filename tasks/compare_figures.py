@@ -51,20 +51,20 @@ def _curves(results: list[Row]) -> bytes:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     architecture = results[0]["architecture"]
-    ipcs = sorted({row["ipc"] for row in results})
-    at = {(row["ipc"], row["cell"]): row for row in results if row["architecture"] == architecture}
-    for cell in dict.fromkeys(name for _, name in at):
-        line = [at.get((ipc, cell)) or at.get((ipc, _unweighted(at, ipc, cell))) for ipc in ipcs]
-        rows = [row for row in line if row is not None]
-        if len(rows) < len(ipcs) or rows[-1]["weights"] not in ("mass", "uniform"):
-            continue
-        style = {"color": COLOURS[rows[-1]["pictures"]], "ls": "-" if rows[-1]["weights"] == "mass" else ":", "ms": 4}
-        marker = MARKERS[_order(results, rows[-1]["quantizer"]) % len(MARKERS)]
-        if rows[-1]["pictures"] != "autoencoder":  # whose centroids are those of diffusion
+    in_loss = [row for row in results if row["architecture"] == architecture and row["weights_in"] == "loss"]
+    at = {(row["ipc"], row["quantizer"], row["pictures"], row["weights"]): row for row in in_loss}
+    ipcs = sorted({ipc for ipc, *_ in at})
+    quantizers = list(dict.fromkeys(row["quantizer"] for row in in_loss))
+    for _, quantizer, pictures, weights in [key for key in at if key[0] == ipcs[-1] and key[3] in ("mass", "uniform")]:
+        # at one image per class all weights are 1, and every line begins at the cell that is called uniform
+        rows = [at[ipc, quantizer, pictures, weights if ipc > 1 else "uniform"] for ipc in ipcs]
+        marker = MARKERS[quantizers.index(quantizer) % len(MARKERS)]
+        style = {"color": COLOURS[pictures], "ls": "-" if weights == "mass" else ":", "marker": marker, "ms": 4}
+        if pictures != "autoencoder":  # whose centroids are those of diffusion
             w2 = [row["w2"] for row in rows]
             fit = f", d_eff {effective_dimension(ipcs, w2):.0f}" if len(ipcs) > 1 else ""
-            left.plot(ipcs, w2, marker=marker, label=f"{cell}{fit}", **style)
-        right.plot(ipcs, [100 * row["top1_mean"] for row in rows], marker=marker, **style)
+            left.plot(ipcs, w2, label=f"{rows[-1]['cell']}{fit}", **style)
+        right.plot(ipcs, [100 * row["top1_mean"] for row in rows], **style)
     for axis, name in ((left, "W2 to the class"), (right, f"top-1 of {architecture}, %")):
         axis.set_xscale("log")
         axis.set_yscale("log")
@@ -77,17 +77,6 @@ def _curves(results: list[Row]) -> bytes:
         axis.grid(alpha=0.3)
     figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=6)
     return png_of(figure)
-
-
-def _unweighted(at: dict[tuple[int, str], Row], ipc: int, cell: str) -> str:
-    """The cell of one image per class that a cell of more goes on from: there all weights are 1."""
-    like = next(row for (_, name), row in at.items() if name == cell)
-    alike = (n for (k, n), r in at.items() if k == ipc and all(r[f] == like[f] for f in ("quantizer", "pictures")))
-    return next(alike, cell)
-
-
-def _order(results: list[Row], quantizer: str) -> int:
-    return list(dict.fromkeys(row["quantizer"] for row in results)).index(quantizer)
 
 
 def _theory(results: list[Row]) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.artifact import Artifact
-from storage.files import canonical_json
+from storage.files import canonical_json, sha256_of
 from storage.index import Index
 from storage.sources import Location, RefusedImage, Source, SourceError
 from storage.sources.examination import num_cores
@@ -23,6 +23,9 @@ from tasks.datasets import open_data
 AHEAD_IMAGES = 64  # decoded beyond the batch that is asked for, which bounds memory
 MAX_THREADS = 16
 BATCH_IMAGES = 256  # classified together
+KEPT_BYTES = 128 << 20  # of a split that is classified again and again
+
+_kept: dict[str, list[NDArray[np.uint8]]] = {}  # the last such split of this process
 
 
 def source_of(shard: Artifact) -> Source:
@@ -87,10 +90,18 @@ def read_split(
 def classify_split(
     model: Any, shard: Artifact, index: Index, split: str, images: ImageConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Logits (n, C) of a classifier for all images of a split, and their labels (n,); few are in memory at a time."""
+    """Logits (n, C) of a classifier for all images of a split, and their labels (n,). Of a large split few images are
+    in memory at a time; a small one stays there, as hundreds of students may be asked about it."""
     from ddoq_core.classify import predict
 
     rows = index.rows(split)
     batches = [rows[k : k + BATCH_IMAGES] for k in range(0, len(rows), BATCH_IMAGES)]
-    logits = [predict(model, batch) for batch in read_batches(shard, index, batches, images)]
+    pictures: Iterable[NDArray[np.uint8]] = read_batches(shard, index, batches, images)
+    if 3 * images.size_px**2 * len(rows) <= KEPT_BYTES:
+        key = sha256_of([shard.content(), split, images.model_dump()])
+        if key not in _kept:
+            _kept.clear()
+            _kept[key] = list(pictures)
+        pictures = _kept[key]
+    logits = [predict(model, batch) for batch in pictures]
     return np.concatenate(logits), index.labels(rows)
