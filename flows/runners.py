@@ -92,11 +92,14 @@ def on_gpu() -> AbstractContextManager[Any]:
     """Tasks submitted in this context wait for a worker that offers a GPU, on a cluster that has one."""
     context = FlowRunContext.get()
     assert context is not None, "tasks are submitted inside a flow"
-    client = context.task_runner.client  # type: ignore[attr-defined]
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    runner: Any = context.task_runner
+    if runner.address is None:  # a local cluster has such workers, even if none has answered yet
+        return dask.annotate(resources=ONE_GPU)
+    runner.client.wait_for_workers(1)
+    workers = runner.client.scheduler_info(n_workers=-1)["workers"].values()
     if any(worker["resources"].get("GPU") for worker in workers):
         return dask.annotate(resources=ONE_GPU)
-    _warn_once(client.scheduler.address)
+    _warn_once(runner.address)
     return nullcontext()
 
 

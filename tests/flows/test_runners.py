@@ -99,12 +99,18 @@ def test_a_cluster_that_offers_no_gpu_is_used_and_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with LocalCluster(n_workers=1, dashboard_address=None) as cluster, Client(cluster, set_as_default=False) as client:
-        running = SimpleNamespace(task_runner=SimpleNamespace(client=client))
+        running = SimpleNamespace(task_runner=SimpleNamespace(client=client, address=cluster.scheduler_address))
         monkeypatch.setattr(FlowRunContext, "get", lambda: running)
         for _ in range(2):
             with on_gpu():
                 assert client.submit(worker_pid, pure=False).result(timeout=60) > 0
     assert caplog.text.count("offers the resource GPU") == 1
+
+
+def test_a_local_cluster_has_gpu_workers_before_any_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FlowRunContext, "get", lambda: SimpleNamespace(task_runner=dask_runner(workers=1)))
+    with on_gpu():
+        assert dask.get_annotations() == {"resources": ONE_GPU}
 
 
 def worker_pid() -> int:
