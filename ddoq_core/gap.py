@@ -19,7 +19,7 @@ def gradient_gap(
     """‖g − g_w‖ / ‖g‖ at the model as it is, L the mean cross entropy.
 
     real     g = ∇L on the data, by mean_gradient (p,)
-    x, y     distilled pictures (m, 3, S, S) in [0, 1] and their classes (m,), whose gradient g_w is
+    x, y     distilled pictures (m, 3, S, S), as mean_gradient takes them, and their classes (m,), whose gradient g_w is
     weights  (m,): the counts of the prototypes' cells, for which the theorem holds, or another rule's
     """
     return float((real - mean_gradient(model, x, y, weights)).norm() / real.norm())
@@ -28,8 +28,9 @@ def gradient_gap(
 def mean_gradient(
     model: nn.Module, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None, batch_size: int = 256
 ) -> torch.Tensor:
-    """Σ w_i ∇ℓ_i / Σ w_i over all parameters, flat (p,) float64, in eval mode: batch norm as it was trained.
+    """Σ w_i ∇ℓ_i / Σ w_i over all parameters, flat (p,) float64, in eval mode: batch norm by its running statistics.
 
+    x        (n, 3, S, S) in [0, 1], or uint8
     weights  (n,), all 1 if None
     """
     weights = torch.ones(len(x)) if weights is None else weights
@@ -39,7 +40,9 @@ def mean_gradient(
     model.to(device).eval()
     for k in range(0, len(x), batch_size):
         part = slice(k, k + batch_size)
-        loss = F.cross_entropy(model(x[part].to(device)), y[part].to(device), reduction="none")
+        batch = x[part].to(device)
+        batch = batch.float() / 255 if batch.dtype == torch.uint8 else batch
+        loss = F.cross_entropy(model(batch), y[part].to(device), reduction="none")
         loss = weights[part].float().to(device) @ loss
         gradients = torch.autograd.grad(loss, parameters)
         total += torch.cat([g.flatten() for g in gradients]).double().cpu()

@@ -63,7 +63,7 @@ def matrix_of(given: dict[str, Any]) -> Matrix:
 def describe(error: ValidationError) -> str:
     """The first complaint of a validation, in one line with the setting's name and value."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "recipe"
+    where = ".".join(str(part) for part in first["loc"] if "[" not in str(part)) or "recipe"  # no names of types
     given = "" if isinstance(first["input"], dict) else f"={first['input']!r}"
     return f"{where}{given}: {first['msg']}"
 

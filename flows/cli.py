@@ -17,6 +17,7 @@ from rich.console import Console
 from flows.catalogue import UsageError, load_recipe, matrix_of, recipes
 from flows.server import ServerError, prefect_server
 from tasks.config import STAGES, Recipe
+from tasks.matrix import Matrix, check_changes
 
 app = typer.Typer(
     name="ddoq",
@@ -86,13 +87,15 @@ def compare(
     ipc: Annotated[list[int] | None, typer.Option("--ipc", help="images per class; 1 and 10 if not given")] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=2, help="how many; an interval needs two")] = 5,
     quantizer: Annotated[
-        list[str] | None, typer.Option(help="stream, exact, balanced (all, if not given), clvq")
+        list[str] | None, typer.Option(help="stream, exact, balanced; those if not given. Or clvq")
     ] = None,
-    weights: Annotated[list[str] | None, typer.Option(help="uniform, sqrt, mass (all, if not given), a power")] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="uniform, sqrt, mass; those if not given. Or a power")
+    ] = None,
     pictures: Annotated[
         list[str] | None, typer.Option(help="diffusion, autoencoder, medoid, random; all, if not given")
     ] = None,
-    weights_in: Annotated[list[str] | None, typer.Option(help="loss (if not given), sampling")] = None,
+    weights_in: Annotated[list[str] | None, typer.Option(help="loss, sampling; loss if not given")] = None,
     settings: Set = None,
     root: Root = Path("runs"),
     cluster: Cluster = None,
@@ -112,6 +115,7 @@ def compare(
         "weights_in": weights_in,
     }
     with _clear_errors():
+        check_changes(settings or [])
         matrix = matrix_of({name: values for name, values in given.items() if values})
     start = time.monotonic()
     found = _execute("compare", recipe, max(matrix.ipc), settings, root, cluster, workers, matrix=matrix)
@@ -218,7 +222,7 @@ def _execute(
     root: Path,
     cluster: str | None,
     workers: int | None,
-    **more: Any,
+    matrix: Matrix | None = None,
 ) -> dict[str, Any]:
     """Run a flow on a recipe of the catalogue, in this process. What cannot be ends with one line."""
     with _clear_errors():
@@ -227,11 +231,12 @@ def _execute(
         with prefect_server(root) as server:
             from flows import local
 
-            local.check(recipe, root)
+            local.check(recipe if matrix is None else matrix.recipe(recipe, max(matrix.ipc)), root)
             with console.status("starting the Prefect server"):
                 local.prepare()
                 server.wait()
-            return local.execute(flow, recipe, root, cluster=cluster, workers=workers, **more)
+            own = {} if matrix is None else {"matrix": matrix}
+            return local.execute(flow, recipe, root, cluster=cluster, workers=workers, **own)
 
 
 @contextmanager

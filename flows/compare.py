@@ -16,7 +16,7 @@ from flows.run import Run, link
 from flows.runners import dask_runner
 from tasks.compare import FOLDER
 from tasks.config import COMPARE, Recipe
-from tasks.matrix import Matrix
+from tasks.matrix import Matrix, check_changes
 
 
 @flow(name=COMPARE, task_runner=dask_runner(), flow_run_name="compare-{recipe.name}")
@@ -37,6 +37,7 @@ def compare(
     matrix = matrix or Matrix()
     if ipc:
         matrix = Matrix.model_validate({**matrix.model_dump(), "ipc": ipc})
+    check_changes(changes or {})
     recipe = recipe.with_changes(changes or {})
     run = Run(Path(root))
     artifact, rows = carry_out(run, recipe.name, lambda: comparison(run, recipe, matrix))

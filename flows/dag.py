@@ -83,8 +83,7 @@ def _base(run: Run, recipe: Recipe) -> Base:
     latents = _encode(run, recipe, index, model)
     needs_teacher = resolve(recipe.train, recipe.ipc, _num_classes(run)).labels != "hard"
     labellers = {"teacher": _teacher(run, recipe, index)} if needs_teacher else {}
-    through = any(recipe.settings_of(method)[1].method == "diffusion" for method in recipe.methods)
-    diffusion = {"prior": _prior(run, recipe, index, latents)} if through else {}
+    diffusion = {"prior": _prior(run, recipe, index, latents)} if recipe.through_prior else {}
     return Base(index, model, latents, diffusion, labellers)
 
 
@@ -205,7 +204,7 @@ def _label(
     artifact = Artifact(run.root, "label", label.VERSION, settings, parents, label=f"{method}-{seed}")
     num_classes, num_images = _num_classes(run), recipe.num_pictures(method) * _num_classes(run)
     units = len(label.blocks_of(protocol.num_epochs, num_images, num_classes))
-    return run.add(artifact, label.label, protocol, weights, seed, units=units)
+    return run.add(artifact, label.label, protocol, weights, seed, units=units, gpu=True)
 
 
 def _train(

@@ -26,6 +26,7 @@ LOG_LEVEL = logging.CRITICAL  # a task's error reaches the run; what is left are
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LOOPBACK = "127.0.0.1"
 ONE_GPU = {"GPU": 1}
+WAIT_SECONDS = 60  # for the first worker of another scheduler
 
 
 def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskRunner[Any]:
@@ -95,7 +96,10 @@ def on_gpu() -> AbstractContextManager[Any]:
     runner: Any = context.task_runner
     if runner.address is None:  # a local cluster has such workers, even if none has answered yet
         return dask.annotate(resources=ONE_GPU)
-    runner.client.wait_for_workers(1)
+    try:
+        runner.client.wait_for_workers(1, timeout=WAIT_SECONDS)
+    except TimeoutError as error:
+        raise RuntimeError(f"no worker has joined {runner.address}: start some with `dask worker`") from error
     workers = runner.client.scheduler_info(n_workers=-1)["workers"].values()
     if any(worker["resources"].get("GPU") for worker in workers):
         return dask.annotate(resources=ONE_GPU)

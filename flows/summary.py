@@ -86,7 +86,7 @@ def show_comparison(console: Console, name: str, found: dict[str, Any], seconds:
         for line in lines:
             table.add_row(*line)
         console.print(table)
-        sure = Table("question", "difference in points", "95 % interval", "p, corrected")
+        sure = Table("question", "difference in points", "95 % interval", "p, corrected", title="* = sure")
         for row in found["differences"]:
             if (row["ipc"], row["architecture"]) == (ipc, architecture):
                 interval = f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}"
@@ -113,7 +113,7 @@ def _weights(row: dict[str, Any]) -> str:
 
 
 def _with_interval(row: dict[str, Any]) -> str:
-    return f"{100 * row['top1_mean']:.1f} ± {50 * (row['top1_high'] - row['top1_low']):.1f}"
+    return f"{100 * row['top1_mean']:.1f} ± {100 * row['top1_half']:.1f}"
 
 
 def _show_stages(console: Console, name: str, found: dict[str, Any], seconds: float) -> None:

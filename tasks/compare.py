@@ -19,7 +19,7 @@ from storage.clock import Clock
 from tasks.config import Recipe
 from tasks.findings import remarks
 from tasks.ledger import ancestors, ledger, seconds
-from tasks.matrix import Cell, Matrix
+from tasks.matrix import RANDOM_IMAGES, Cell, Matrix
 from tasks.measure import MEASURES, MOST_CLASSES
 from tasks.outcome import cached
 from tasks.pages import render
@@ -84,6 +84,8 @@ def _scores(artifact: Artifact, recipe: Recipe, matrix: Matrix) -> Iterator[Row]
                         **{measure: measured[measure] for measure in MEASURES},
                         "distil_seconds": seconds(decoded.parents["cluster"]) + seconds(decoded),
                         "train_seconds": seconds(student),
+                        "images": str(decoded),
+                        "student": str(student),
                     }
 
 
@@ -97,7 +99,7 @@ def summaries(scores: list[Row]) -> Iterator[Row]:
         groups.setdefault((row["ipc"], row["cell"], row["architecture"]), []).append(row)
     for (ipc, _, architecture), rows in groups.items():
         top1 = [row["top1"] for row in rows]
-        random = groups.get((ipc, Cell("random", "uniform", "loss", "random").name, architecture))
+        random = groups.get((ipc, RANDOM_IMAGES.name, architecture))
         interval = interval_of(top1)
         yield {
             **{k: rows[0][k] for k in ("ipc", "cell", *Cell._fields, "architecture")},
@@ -106,6 +108,7 @@ def summaries(scores: list[Row]) -> Iterator[Row]:
             "top1_std": float(np.std(top1, ddof=1)),
             "top1_low": interval.low,
             "top1_high": interval.high,
+            "top1_half": interval.half,
             "top5_mean": fmean(row["top5"] for row in rows),
             **{k: fmean(row[k] for row in rows) for k in (*MEASURES, "distil_seconds", "train_seconds")},
             "ior": interval.mean - fmean(row["top1"] for row in random) if random else None,

@@ -10,6 +10,7 @@ from tasks.pages import png_of
 
 COLOURS = {"diffusion": "#4878a8", "autoencoder": "#6aa56a", "medoid": "#c08a3e", "random": "#a85448"}
 MARKERS = "osD^v*"
+LINES = {"uniform": ":", "sqrt": "--", "mass": "-"}
 Row = dict[str, Any]
 
 
@@ -29,7 +30,7 @@ def _accuracy(results: list[Row]) -> bytes:
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, ((ipc, architecture), part) in zip(axes, rows.items(), strict=True):
         for y, row in enumerate(part):
-            mean, half = 100 * row["top1_mean"], 50 * (row["top1_high"] - row["top1_low"])
+            mean, half = 100 * row["top1_mean"], 100 * row["top1_half"]
             axis.errorbar(mean, y, xerr=half, fmt="o", ms=4, capsize=2, color=COLOURS[row["pictures"]])
         axis.set_yticks(range(len(part)), [row["cell"] for row in part], fontsize=7)
         axis.set_ylim(len(part) - 0.5, -0.5)
@@ -48,18 +49,18 @@ def _curves(results: list[Row]) -> bytes:
 
     from ddoq_core.wasserstein import effective_dimension
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     architecture = results[0]["architecture"]
     in_loss = [row for row in results if row["architecture"] == architecture and row["weights_in"] == "loss"]
     at = {(row["ipc"], row["quantizer"], row["pictures"], row["weights"]): row for row in in_loss}
     ipcs = sorted({ipc for ipc, *_ in at})
     quantizers = list(dict.fromkeys(row["quantizer"] for row in in_loss))
-    for _, quantizer, pictures, weights in [key for key in at if key[0] == ipcs[-1] and key[3] in ("mass", "uniform")]:
-        # at one image per class all weights are 1, and every line begins at the cell that is called uniform
-        rows = [at[ipc, quantizer, pictures, weights if ipc > 1 else "uniform"] for ipc in ipcs]
+    of_one = {row["pictures"]: row for row in in_loss if row["ipc"] == 1}  # where every line of its pictures begins
+    for _, quantizer, pictures, weights in [key for key in at if key[0] == ipcs[-1]]:
+        rows = [of_one[pictures] if ipc == 1 else at[ipc, quantizer, pictures, weights] for ipc in ipcs]
         marker = MARKERS[quantizers.index(quantizer) % len(MARKERS)]
-        style = {"color": COLOURS[pictures], "ls": "-" if weights == "mass" else ":", "marker": marker, "ms": 4}
+        style = {"color": COLOURS[pictures], "ls": LINES.get(weights, "-."), "marker": marker, "ms": 4}
         if pictures != "autoencoder":  # whose centroids are those of diffusion
             w2 = [row["w2"] for row in rows]
             fit = f", d_eff {effective_dimension(ipcs, w2):.0f}" if len(ipcs) > 1 else ""
@@ -85,17 +86,19 @@ def _theory(results: list[Row]) -> bytes:
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
+    architecture = results[0]["architecture"]
     ipcs = sorted({row["ipc"] for row in results})
     for k, ipc in enumerate(ipcs):
         for pictures, colour in COLOURS.items():
-            rows = [row for row in results if (row["ipc"], row["pictures"]) == (ipc, pictures)]
+            own = {"ipc": ipc, "pictures": pictures, "architecture": architecture}
+            rows = [row for row in results if own.items() <= row.items()]
             style = {"color": colour, "marker": MARKERS[k % len(MARKERS)], "s": 18, "label": f"{pictures}, K = {ipc}"}
             w2 = np.array([row["w2"] for row in rows])
             if rows:
                 left.scatter(w2, [row["gradient"] for row in rows], **style)
                 right.scatter(w2, [100 * row["top1_mean"] for row in rows], **style)
     left.set_ylabel("gradient gap at an untrained student")
-    right.set_ylabel("top-1, %")
+    right.set_ylabel(f"top-1 of {architecture}, %")
     for axis in (left, right):
         axis.set_xlabel("W2 to the class")
         axis.grid(alpha=0.3)

@@ -23,7 +23,7 @@ Labels = Literal["online", "stored", "hard"]
 WeightsIn = Literal["loss", "sampling", "none"]
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["cosine", "half-cosine", "steps"]
-Weighting = Literal["uniform", "sqrt", "mass", "sqrt-paper"] | Annotated[float, Field(ge=0)]
+Weighting = Literal["uniform", "sqrt", "mass", "sqrt-paper"] | Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
@@ -294,6 +294,11 @@ class Recipe(Settings):
         cluster = ClusterConfig.model_validate({**self.cluster.model_dump(), **change.cluster})
         decode = DecodeConfig.model_validate({**self.decode.model_dump(), **change.decode})
         return cluster, decode, self.weights if change.weights is None else change.weights
+
+    @property
+    def through_prior(self) -> list[str]:
+        """The methods that decode through the prior."""
+        return [method for method in self.methods if self.settings_of(method)[1].method == "diffusion"]
 
     def num_pictures(self, method: str) -> int:
         """Distilled pictures of a class: one for each centroid, or as many as are drawn from it."""

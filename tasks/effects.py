@@ -1,6 +1,6 @@
 """The questions that a comparison answers: differences between cells that have all but one thing in common.
 
-Values of one seed are paired: it draws the same prototypes, noise and initial student for both.
+Values of one seed are paired: both have the same noise and the same initial student.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddoq_core.statistics import holm, paired_difference
-from tasks.matrix import Cell, Matrix
+from tasks.matrix import D4M, RANDOM_IMAGES, Cell, Matrix
 
 AXES = ("quantizer", "weights", "weights_in", "pictures")
 SURE = 0.05
-D4M = Cell("stream-d4m", "uniform", "loss", "diffusion")
+DDOQ = Cell("stream", "sqrt", "loss", "diffusion")  # as the paper has it: one pass of mini-batch k-means
+EXACT = DDOQ._replace(quantizer="exact")
+MEAN = Cell("exact", "uniform", "loss", "diffusion")  # at one image per class, DDOQ and D4M
 Values = Mapping[Cell, NDArray[np.float64]]  # of each cell, top-1 (seeds,)
 
 
@@ -38,15 +40,15 @@ def effects(values: Values, matrix: Matrix) -> list[dict[str, Any]]:
 def _questions(cells: list[Cell], matrix: Matrix) -> Iterator[tuple[str, list[tuple[Cell, Cell]]]]:
     """Each question with the pairs of cells that it is put to: the paper's first, then one for every two values of an
     axis, over all cells that differ in it alone."""
-    weights = "sqrt" if any(cell.weights == "sqrt" for cell in cells) else "uniform"
-    ddoq = Cell("exact", weights, "loss", "diffusion")
-    streamed, random = Cell("stream", weights, "loss", "diffusion"), Cell("random", "uniform", "loss", "random")
     named = {
-        "DDOQ − D4M": (ddoq, D4M),
-        "DDOQ with D4M's one pass − D4M": (streamed, D4M),
-        "D4M − random images": (D4M, random),
-        "DDOQ − random images": (ddoq, random),
+        "DDOQ − D4M": (DDOQ, D4M),
+        "DDOQ with exact k-means − D4M": (EXACT, D4M),
+        "D4M − random images": (D4M, RANDOM_IMAGES),
+        "DDOQ − random images": (DDOQ, RANDOM_IMAGES),
+        "DDOQ with exact k-means − random images": (EXACT, RANDOM_IMAGES),
     }
+    if D4M not in cells:
+        named = {"DDOQ (here the same as D4M) − random images": (MEAN, RANDOM_IMAGES)}
     for question, pair in named.items():
         if pair[0] in cells and pair[1] in cells:
             yield question, [pair]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, field_validator
 
-from tasks.config import MethodConfig, Recipe, Settings, Weighting, WeightsIn
+from tasks.config import MethodConfig, Recipe, Settings, Weighting
 
 Quantizer = Literal["exact", "stream", "stream-d4m", "clvq", "balanced"]
 Pictures = Literal["diffusion", "autoencoder", "medoid", "random"]
 RANDOM = "random"  # real images at random: no quantiser chooses them, the masses of their cells weigh them
+OWNED = {  # settings of a recipe that a matrix has in their place
+    "ipc": "ipc", "seeds": "seeds", "methods": "quantizers", "cluster.method": "quantizers", "weights": "weights",
+    "decode.method": "pictures", "train.weights_in": "weights_in",
+}  # fmt: skip
 
 
 class Cell(NamedTuple):
@@ -41,15 +45,22 @@ class Cell(NamedTuple):
         )
 
 
+D4M = Cell("stream-d4m", "uniform", "loss", "diffusion")
+RANDOM_IMAGES = Cell(RANDOM, "uniform", "loss", RANDOM)
+
+
 class Matrix(Settings):
-    """The cells: every combination of these, and D4M as published. At one image per class all weights are 1."""
+    """The cells: every combination of these, D4M's, and unweighted random images.
+
+    At one image per class all weights are 1 and every quantiser finds the mean, so a kind of pictures is one cell.
+    """
 
     ipc: tuple[PositiveInt, ...] = Field((1, 10), min_length=1, description="images per class")
     seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=2)
     quantizers: tuple[Quantizer, ...] = Field(("stream", "exact", "balanced"), min_length=1)
     weights: tuple[Weighting, ...] = Field(("uniform", "sqrt", "mass"), min_length=1)
     pictures: tuple[Pictures, ...] = Field(("diffusion", "autoencoder", "medoid", "random"), min_length=1)
-    weights_in: tuple[WeightsIn, ...] = Field(
+    weights_in: tuple[Literal["loss", "sampling"], ...] = Field(
         ("loss",), min_length=1, description="loss, sampling, or both, for weights that are not uniform"
     )
 
@@ -65,11 +76,17 @@ class Matrix(Settings):
         return {cell.name: cell for cell in self._cells(ipc)}
 
     def _cells(self, ipc: int) -> Iterator[Cell]:
-        if "diffusion" in self.pictures:
-            yield Cell("stream-d4m", "uniform", "loss", "diffusion")
+        if ipc == 1:
+            for pictures in self.pictures:
+                yield Cell(RANDOM if pictures == RANDOM else "exact", "uniform", "loss", pictures)
+            return
+        if D4M.pictures in self.pictures:
+            yield D4M
         for pictures in self.pictures:
+            if pictures == RANDOM:
+                yield RANDOM_IMAGES
             for quantizer in (RANDOM,) if pictures == RANDOM else self.quantizers:
-                for weights in self.weights if ipc > 1 else ("uniform",):
+                for weights in self.weights:
                     for where in self.weights_in if weights != "uniform" else ("loss",):
                         yield Cell(quantizer, str(weights), where, pictures)
 
@@ -77,3 +94,13 @@ class Matrix(Settings):
         """The recipe with the cells at this many images per class as its methods."""
         methods = {name: cell.method().model_dump() for name, cell in self.cells(ipc).items()}
         return recipe.with_changes({"ipc": ipc, "seeds": self.seeds, "methods": methods})
+
+
+def check_changes(changes: Iterable[str]) -> None:
+    """Raise ValueError for a setting of a recipe that a matrix takes the place of."""
+    for name in changes:
+        if name.split("=")[0] in OWNED:
+            raise ValueError(
+                f"a comparison does not take {name!r}: it compares {OWNED[name.split('=')[0]]}, which has an option of "
+                "its own (see ddoq compare --help)"
+            )

@@ -24,12 +24,12 @@ from tasks.outcome import cached
 from tasks.real import read_images
 from tasks.shard import indexed
 
-VERSION = 1
+VERSION = 2
 FOLDER = "measure"
 MEASURES = ("w2", "n_eff", "gradient")
 MOST_CLASSES = 20  # measured, the first of the data set
-MOST_REAL = 500  # images of each whose gradient stands for the data
-GRADIENT_SEED = 0  # of the fixed network
+MOST_REAL = 500  # images of each, drawn at random, whose gradient stands for the data
+GRADIENT_SEED = 0  # of the fixed network and of that draw
 
 
 @task(task_run_name="measure-{artifact.label}-{artifact.digest}")
@@ -39,7 +39,8 @@ def measure(artifact: Artifact, images: ImageConfig, architecture: str, weights:
     w2        of the weighted centroids (or the real images that stand for them) to their class, in latent space
     n_eff     effective sample size of the weights of a class
     gradient  ‖∇L(real) − ∇L_w(distilled)‖ / ‖∇L(real)‖ at the student's network as it is before training
-    The first two are means over the first MOST_CLASSES classes, the third is of these classes together.
+    The first two are means over the first MOST_CLASSES classes, the third is of these classes together, each of which
+    counts equally, as it does among the distilled.
     """
     if artifact.is_done():
         return cached(artifact)
@@ -48,14 +49,13 @@ def measure(artifact: Artifact, images: ImageConfig, architecture: str, weights:
     clock, decoded = Clock(), artifact.parents["decode"]
     with clock("read"):
         shard, index = indexed(artifact.parents["shard"])
-        pictures, labels, w = distilled_set(decoded, index, weights)
+        names = index.classes[:MOST_CLASSES]
+        pictures, labels, w = distilled_set(decoded, index, weights, len(names))
     with clock("compute"):
-        num_classes = min(len(index.classes), MOST_CLASSES)
-        shown = labels < num_classes
         facts = {
-            "w2": fmean(_w2(decoded, name, weights) for name in index.classes[:num_classes]),
-            "n_eff": fmean(effective_sample_size(w[labels == c]) for c in range(num_classes)),
-            "gradient": _gradient_gap(shard, index, images, architecture, (pictures[shown], labels[shown], w[shown])),
+            "w2": fmean(_w2(decoded, name, weights) for name in names),
+            "n_eff": fmean(effective_sample_size(w[labels == c]) for c in range(len(names))),
+            "gradient": _gradient_gap(shard, index, images, architecture, (pictures, labels, w)),
         }
     with artifact.writing(FOLDER, clock, facts) as folder:
         (folder / "measure.json").write_bytes(canonical_json(facts))
@@ -90,22 +90,27 @@ _gradients: dict[str, Any] = {}  # of the last network and data of this process
 
 def _real_gradient(shard: Artifact, index: Index, images: ImageConfig, architecture: str) -> tuple[Any, Any]:
     """An untrained student, and its gradient on real images of the first classes."""
+    import torch
+
     from ddoq_core.gap import mean_gradient
     from ddoq_core.networks import ClassifierSpec, build_classifier
 
     key = sha256_of([shard.content(), images.model_dump(), architecture])
     if key not in _gradients:
-        rows = np.concatenate([index.rows("train", name)[:MOST_REAL] for name in index.classes[:MOST_CLASSES]])
+        rng = np.random.default_rng(GRADIENT_SEED)
+        by_class = [rng.permutation(index.rows("train", name))[:MOST_REAL] for name in index.classes[:MOST_CLASSES]]
+        rows = np.concatenate(by_class)
+        equally = np.concatenate([np.full(len(part), 1 / len(part)) for part in by_class])
         spec = ClassifierSpec(architecture, len(index.classes), images.size_px)
         model = build_classifier(spec, seed=GRADIENT_SEED)
         x, y = _tensors(read_images(shard, index, rows, images), index.labels(rows))
         _gradients.clear()
-        _gradients[key] = model, mean_gradient(model, x, y)
+        _gradients[key] = model, mean_gradient(model, x, y, torch.from_numpy(equally))
     return _gradients[key]
 
 
 def _tensors(pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[Any, Any]:
-    """Pictures (n, 3, S, S) in [0, 1] and labels (n,)."""
+    """Pictures (n, 3, S, S) uint8 and labels (n,)."""
     import torch
 
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(labels)
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.from_numpy(labels)

@@ -9,7 +9,7 @@ from storage.index import Index
 from tasks.config import Recipe
 
 R18, R101 = "resnet18", "resnet101"
-DDOQ, D4M = "stream-sqrt-diffusion", "stream-d4m-uniform-diffusion"
+DDOQ, D4M = "stream-sqrt-diffusion", "stream-d4m-uniform-diffusion"  # cells of tasks.matrix, by name
 
 
 class Published(NamedTuple):
@@ -41,7 +41,8 @@ PUBLISHED = tuple(_imagenet())
 def beside(results: list[dict[str, Any]], recipe: Recipe, index: Index) -> list[dict[str, Any]]:
     """Each number of the paper, and in `ours` the mean of the results' cell that is the same, None where none is.
 
-    The same is: ImageNet-1K, this prior, a ResNet-18 as teacher, the protocol fkd unchanged, this student.
+    The same is: ImageNet-1K, this kind of prior, a ResNet-18 as teacher, the protocol fkd unchanged, this student. What
+    else the recipe changes is not looked at.
     """
     from ddoq_core.class_names import imagenet_index
 

@@ -29,6 +29,8 @@ class Latents(NamedTuple):
 
 def check_prior(recipe: Recipe, class_names: Sequence[str]) -> None:
     """Raise WeightsError, with value and remedy, for a prior that cannot decode this recipe's latents and classes."""
+    if not recipe.through_prior:
+        return
     prior, latents = recipe.prior, _latents(recipe)
     if prior.train is not None:
         patch = prior.train.patch_size

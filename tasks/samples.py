@@ -34,10 +34,9 @@ def draw_samples(scores: Mapping[str, Artifact], recipe: Recipe, num_classes: in
 
     scores  the artifacts of the stage evaluate, by "method/architecture/seed"
     """
-    through = [method for method in recipe.methods if recipe.settings_of(method)[1].method == "diffusion"]
-    if recipe.prior.train is None or not through:
+    if recipe.prior.train is None or not recipe.through_prior:
         return None
-    student = scores[f"{through[0]}/{recipe.train.architectures[0]}/{recipe.seeds[0]}"].parents["train"]
+    student = scores[f"{recipe.through_prior[0]}/{recipe.train.architectures[0]}/{recipe.seeds[0]}"].parents["train"]
     labeller = student.parents.get("label", student).parents.get("teacher")
     if labeller is None:
         return None

@@ -47,6 +47,11 @@ REFUSED = {
     "no data path": (["run", "digits", "--set", "data.source=folder"], "data.path", "--set data.path="),
     "unknown stage": (["stage", "clusters", "digits"], "'clusters'", "cluster"),
     "unknown quantiser": (["compare", "digits", "--quantizer", "kmeans"], "'kmeans'", "'balanced'"),
+    "a setting that is compared": (
+        ["compare", "digits", "--set", "weights=mass"],
+        "'weights=mass'",
+        "compares weights",
+    ),
     "a value twice": (["compare", "digits", "--ipc", "2", "--ipc", "2"], "ipc=[2, 2]", "each value once"),
     "one ipc above the smallest class": (["compare", "digits", "--ipc", "1", "--ipc", "900"], "ipc=900", "set ipc to"),
     "stage without its inputs": (["stage", "cluster", "digits"], "shard", "run that stage"),

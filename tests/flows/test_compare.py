@@ -57,11 +57,11 @@ def test_everything_that_cells_share_is_made_once(compared: tuple[Path, Result],
     made = {
         stage: artifacts(root, stage).keys() - artifacts(finished[0], stage).keys() for stage in ("train", "cluster")
     }
-    at_1, at_3 = 1 + 2 + 2 + 1, 1 + 2 * 3 + 2 * 3 + 3  # D4M; quantisers × weights, for each kind of pictures; random
+    at_1, at_3 = 3, 1 + 2 * 3 + 2 * 3 + 3  # kinds of pictures; D4M, quantisers × weights for diffusion, medoid, random
     students = SEEDS * (at_1 + at_3)
     assert len(tables(root)["scores"]) == students
     assert len(made["train"]) == students - 1, "random images of seed 0 are the run's own"
-    quantised = SEEDS * len(IPCS) * len({"exact", "stream", "stream-d4m", "random"})
+    quantised = SEEDS * (len({"exact", "random"}) + len({"exact", "stream", "stream-d4m", "random"}))
     assert len(made["cluster"]) == quantised - 2, "exact and random of seed 0 are the run's own"
 
 
@@ -76,6 +76,7 @@ def test_its_numbers_are_those_of_the_students(compared: tuple[Path, Result]) ->
         for path in artifacts(root, "evaluate").values()
     }
     assert {row["top1"] for row in scores} <= evaluated
+    assert all((root / row["images"] / "record.json").exists() for row in scores)
     for row in found["results"]:
         own = [s["top1"] for s in scores if (s["ipc"], s["cell"]) == (row["ipc"], row["cell"])]
         assert row["top1_mean"] == pytest.approx(sum(own) / SEEDS)

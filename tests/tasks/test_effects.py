@@ -31,8 +31,8 @@ def accuracies(noise: float = 1e-4) -> dict[Cell, np.ndarray]:
 def test_known_differences_are_found() -> None:
     found = {row["question"]: row for row in effects(accuracies(), Matrix())}
     expected = {
-        "DDOQ − D4M": 0.06, "DDOQ with D4M's one pass − D4M": 0.03, "D4M − random images": 0.19,
-        "DDOQ − random images": 0.25, "quantizer: exact − stream": 0.03, "quantizer: balanced − exact": -0.04,
+        "DDOQ − D4M": 0.03, "DDOQ with exact k-means − D4M": 0.06, "D4M − random images": 0.19,
+        "DDOQ − random images": 0.22, "quantizer: exact − stream": 0.03, "quantizer: balanced − exact": -0.04,
         "weights: sqrt − uniform": 0.02, "weights: mass − sqrt": -0.01, "pictures: medoid − diffusion": -0.04,
     }  # fmt: skip
     assert {question: found[question]["mean"] for question in expected} == pytest.approx(expected, abs=3e-4)
@@ -47,6 +47,13 @@ def test_noise_is_not_taken_for_a_difference() -> None:
         values = {cell: rng.normal(0.5, 0.02, 5) for cell in accuracies()}
         sure += any(row["significant"] for row in effects(values, Matrix()))
     assert sure <= 8, "about one comparison in twenty"
+
+
+def test_at_one_image_per_class_methods_are_one() -> None:
+    values = {cell: np.full(3, 0.5) + 0.1 * k for k, cell in enumerate(Matrix().cells(1).values())}
+    asked = [row["question"] for row in effects(values, Matrix())]
+    assert asked[0] == "DDOQ (here the same as D4M) − random images"
+    assert {question.split(":")[0] for question in asked[1:]} == {"pictures"}
 
 
 def test_questions_without_their_cells_are_not_asked() -> None:

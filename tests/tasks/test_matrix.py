@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from flows.catalogue import load_recipe
-from tasks.matrix import Cell, Matrix
+from tasks.matrix import Cell, Matrix, check_changes
 
 
 def test_the_usual_matrix() -> None:
@@ -17,9 +17,21 @@ def test_the_usual_matrix() -> None:
     assert "stream-d4m-uniform-diffusion" in cells, "D4M is always there"
 
 
-def test_at_one_image_per_class_weights_are_no_choice() -> None:
-    assert {cell.weights for cell in Matrix().cells(1).values()} == {"uniform"}
-    assert len(Matrix().cells(1)) == 3 * 3 + 1 + 1
+def test_at_one_image_per_class_there_is_only_the_mean() -> None:
+    assert list(Matrix(quantizers=("stream",), weights=("mass",)).cells(1)) == [
+        "exact-uniform-diffusion", "exact-uniform-autoencoder", "exact-uniform-medoid", "random-uniform",
+    ]  # fmt: skip
+
+
+def test_random_images_without_weights_are_always_there() -> None:
+    assert list(Matrix(weights=("sqrt",), pictures=("random",)).cells(2)) == ["random-uniform", "random-sqrt"]
+    assert list(Matrix(weights=("uniform",), pictures=("random",)).cells(2)) == ["random-uniform"]
+
+
+def test_settings_that_a_matrix_takes_the_place_of_are_refused() -> None:
+    check_changes(["decode.strength=0.2", "train.num_epochs=3"])
+    with pytest.raises(ValueError, match=r"'train.weights_in=sampling'.* compares weights_in"):
+        check_changes(["decode.strength=0.2", "train.weights_in=sampling"])
 
 
 def test_weights_by_sampling_are_cells_of_their_own() -> None:
