@@ -96,7 +96,7 @@ def test_it_says_what_it_found(compared: tuple[Path, Result]) -> None:
     html = page.read_text()
     assert not re.findall(r"""(?:src|href|srcset|url)\s*[=(]\s*["']?(?!data:|#)[^"'\s>]+""", html)
     assert html.count("data:image/png;base64,") == 3
-    assert "DDOQ − D4M" in html and "not run" in html and "weights_in: sampling − loss" in html
+    assert "D4M − random images" in html and "not run" in html and "weights_in: sampling − loss" in html
     for name in ("scores.csv", "results.csv", "differences.csv", "cost.csv", "accuracy.png"):
         assert (page.parent / name).stat().st_size > 100
     assert "top-1 %" in result.output and "mass by sampling" in result.output
