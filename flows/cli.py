@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -117,11 +117,7 @@ def compare(
     with _clear_errors():
         check_changes(settings or [])
         matrix = matrix_of({name: values for name, values in given.items() if values})
-    start = time.monotonic()
-    found = _execute("compare", recipe, max(matrix.ipc), settings, root, cluster, workers, matrix=matrix)
-    from flows.summary import show_comparison
-
-    show_comparison(console, recipe, found, time.monotonic() - start)
+    _run("compare", recipe, max(matrix.ipc), settings, root, cluster, workers, matrix)
 
 
 @app.command()
@@ -206,25 +202,10 @@ def _run(
     root: Path,
     cluster: str | None,
     workers: int | None,
-) -> None:
-    start = time.monotonic()
-    found = _execute(flow, name, ipc, settings, root, cluster, workers)
-    from flows.summary import show
-
-    show(console, load_recipe(name, ipc, settings), found, time.monotonic() - start)
-
-
-def _execute(
-    flow: str,
-    name: str,
-    ipc: int | None,
-    settings: list[str] | None,
-    root: Path,
-    cluster: str | None,
-    workers: int | None,
     matrix: Matrix | None = None,
-) -> dict[str, Any]:
-    """Run a flow on a recipe of the catalogue, in this process. What cannot be ends with one line."""
+) -> None:
+    """Run a flow on a recipe of the catalogue, in this process, and show what it found."""
+    start = time.monotonic()
     with _clear_errors():
         recipe = load_recipe(name, ipc, settings)
         _check_writable(root)
@@ -236,7 +217,14 @@ def _execute(
                 local.prepare()
                 server.wait()
             own = {} if matrix is None else {"matrix": matrix}
-            return local.execute(flow, recipe, root, cluster=cluster, workers=workers, **own)
+            found = local.execute(flow, recipe, root, cluster=cluster, workers=workers, **own)
+    from flows.summary import show, show_comparison
+
+    seconds = time.monotonic() - start
+    if matrix is None:
+        show(console, recipe, found, seconds)
+    else:
+        show_comparison(console, name, found, seconds)
 
 
 @contextmanager
