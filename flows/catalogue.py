@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tasks.config import Recipe
-from tasks.matrix import Matrix
+from tasks.recipe.matrix import Matrix
+from tasks.recipe.settings import Recipe
 
 
 class UsageError(ValueError):

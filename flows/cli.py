@@ -16,8 +16,8 @@ from rich.console import Console
 
 from flows.catalogue import UsageError, load_recipe, matrix_of, recipes
 from flows.server import ServerError, prefect_server
-from tasks.config import STAGES, Recipe
-from tasks.matrix import Matrix, check_changes
+from tasks.recipe.matrix import Matrix, check_changes
+from tasks.recipe.settings import STAGES, Recipe
 
 app = typer.Typer(
     name="ddoq",
@@ -173,8 +173,8 @@ def export(
     root: Root = Path("runs"),
 ) -> None:
     """Write the distilled pictures with weights and soft labels as other tools read them."""
-    from tasks.export import export as write
-    from tasks.handover import collect
+    from tasks.export.card import collect
+    from tasks.export.formats import export as write
 
     with _clear_errors():
         folder, rule = _pictures_of(what, method, root) if what in recipes() else (Path(what), "sqrt")

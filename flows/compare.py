@@ -15,8 +15,8 @@ from flows.distill import carry_out
 from flows.run import Run, link
 from flows.runners import dask_runner
 from tasks.compare import FOLDER
-from tasks.config import COMPARE, Recipe
-from tasks.matrix import Matrix, check_changes
+from tasks.recipe.matrix import Matrix, check_changes
+from tasks.recipe.settings import COMPARE, Recipe
 
 
 @flow(name=COMPARE, task_runner=dask_runner(), flow_run_name="compare-{recipe.name}")

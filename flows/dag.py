@@ -6,24 +6,11 @@ from dataclasses import dataclass
 
 from flows.run import Run
 from storage.artifact import Artifact
-from tasks import (
-    autoencoder,
-    cluster,
-    compare,
-    decode,
-    encode,
-    label,
-    measure,
-    prior,
-    prior_check,
-    report,
-    shard,
-    teacher,
-    train,
-)
-from tasks.config import COMPARE, Recipe
-from tasks.matrix import Matrix
-from tasks.protocols import Protocol, resolve
+from tasks import autoencoder, cluster, compare, decode, encode, label, measure, prior, report, shard, teacher, train
+from tasks.inputs import checks as prior_check
+from tasks.recipe.matrix import Matrix
+from tasks.recipe.protocols import Protocol, resolve
+from tasks.recipe.settings import COMPARE, Recipe
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from flows.progress import watching
 from flows.run import Run, link_newest
 from flows.runners import dask_runner
 from flows.summary import results, stage_rows, to_markdown
-from tasks.config import STAGES, Recipe
-from tasks.outcome import show_cached
+from tasks.inputs.cached import show_cached
+from tasks.recipe.settings import STAGES, Recipe
 
 Found = TypeVar("Found")
 

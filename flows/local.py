@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.artifact import NotDone
-from tasks.config import COMPARE, Recipe
+from tasks.recipe.settings import COMPARE, Recipe
 
 
 class RunFailed(RuntimeError):
@@ -16,7 +16,7 @@ class RunFailed(RuntimeError):
 
 def check(recipe: Recipe, root: Path) -> None:
     """Raise, before anything starts, for data or weights that cannot serve the recipe."""
-    from tasks.prior_check import check_prior
+    from tasks.inputs.checks import check_prior
     from tasks.shard import check_source
 
     check_prior(recipe, check_source(recipe, root))

@@ -12,7 +12,7 @@ from typing import Any
 from flows.runners import on_gpu
 from storage.artifact import Artifact, NotDone
 from storage.index import Index
-from tasks.config import COMPARE, STAGES
+from tasks.recipe.settings import COMPARE, STAGES
 
 CLASSES_PER_TASK = 25  # a mapped task costs about 0.1 s in Prefect
 IMAGES_PER_TASK = 16_384  # where a class costs what its images cost

@@ -12,14 +12,14 @@ from prefect import State, task
 from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import write_json
-from tasks.config import AutoencoderConfig, ImageConfig
-from tasks.models import MODEL, PRECISION, WeightsError, describe_weights
-from tasks.outcome import DiskKeeper, cached
-from tasks.real import read_images, read_split
+from tasks.inputs.cached import DiskKeeper, cached
+from tasks.inputs.models import MODEL, PRECISION, WeightsError, describe_weights
+from tasks.inputs.real import read_images, read_split
+from tasks.recipe.settings import AutoencoderConfig, ImageConfig
 from tasks.shard import indexed
 
 if TYPE_CHECKING:
-    from ddoq_core.autoencoder import Autoencoder
+    from ddoq_core.encode.autoencoder import Autoencoder
 
 VERSION = 3
 PROBE_IMAGES = 16
@@ -33,8 +33,8 @@ def autoencoder(artifact: Artifact, config: AutoencoderConfig, images: ImageConf
         return cached(artifact)
     if config.train is None:
         return _note_weights(artifact, config, images)
-    from ddoq_core.autoencoder import reconstruction_psnr
-    from ddoq_core.autoencoder_training import train_autoencoder
+    from ddoq_core.encode.autoencoder import reconstruction_psnr
+    from ddoq_core.encode.training import train_autoencoder
 
     clock = Clock()
     with clock("read"):
@@ -52,7 +52,7 @@ def autoencoder(artifact: Artifact, config: AutoencoderConfig, images: ImageConf
 
 
 def _note_weights(artifact: Artifact, config: AutoencoderConfig, images: ImageConfig) -> str:
-    from ddoq_core.autoencoder import load_autoencoder
+    from ddoq_core.encode.autoencoder import load_autoencoder
 
     assert config.weights is not None
     clock = Clock()
@@ -78,7 +78,7 @@ def _precision(model: Autoencoder, config: AutoencoderConfig, real: NDArray[np.u
     """The floating-point type to encode in, and its relative error on real images (n, S, S, 3)."""
     import torch
 
-    from ddoq_core.autoencoder import fast_dtype, latent_error
+    from ddoq_core.encode.autoencoder import fast_dtype, latent_error
 
     dtype = fast_dtype(model.device) if config.precision == "auto" else getattr(torch, config.precision)
     error = 0.0 if dtype == torch.float32 else latent_error(model.at_precision(dtype), model, real)

@@ -11,9 +11,9 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.index import Index
 from storage.zarr_store import ClassStore
-from tasks.config import ClusterConfig
 from tasks.encode import class_content, latents_of
-from tasks.outcome import cached
+from tasks.inputs.cached import cached
+from tasks.recipe.settings import ClusterConfig
 from tasks.shard import indexed
 
 VERSION = 1

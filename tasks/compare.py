@@ -16,13 +16,13 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.config import Recipe
-from tasks.findings import remarks
-from tasks.ledger import ancestors, ledger, seconds
-from tasks.matrix import RANDOM_IMAGES, Cell, Matrix
+from tasks.inputs.cached import cached
 from tasks.measure import MEASURES, MOST_CLASSES
-from tasks.outcome import cached
-from tasks.pages import render
+from tasks.pages.costs import ancestors, ledger, seconds
+from tasks.pages.findings import remarks
+from tasks.pages.render import render
+from tasks.recipe.matrix import RANDOM_IMAGES, Cell, Matrix
+from tasks.recipe.settings import Recipe
 from tasks.shard import indexed
 
 VERSION = 1
@@ -36,7 +36,7 @@ def compare(artifact: Artifact, recipe: Recipe, matrix: Matrix) -> State | str:
     """Write compare.html and its tables: scores (a row per seed), results (per cell), differences, cost."""
     if artifact.is_done():
         return cached(artifact)
-    from tasks.compare_figures import figures
+    from tasks.pages.figures import figures
 
     clock = Clock()
     with clock("read"):
@@ -92,7 +92,7 @@ def _scores(artifact: Artifact, recipe: Recipe, matrix: Matrix) -> Iterator[Row]
 def summaries(scores: list[Row]) -> Iterator[Row]:
     """A row per cell and student: mean top-1, its standard deviation and 95 % interval over the seeds, and means of the
     rest; ior is the gain over random images, unweighted, of the same seeds (DD-Ranking's improvement over random)."""
-    from ddoq_core.statistics import interval_of
+    from ddoq_core.measure.statistics import interval_of
 
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in scores:
@@ -116,7 +116,7 @@ def summaries(scores: list[Row]) -> Iterator[Row]:
 
 
 def _differences(scores: list[Row], matrix: Matrix) -> Iterator[Row]:
-    from tasks.effects import effects
+    from tasks.pages.effects import effects
 
     for ipc in matrix.ipc:
         for architecture in dict.fromkeys(row["architecture"] for row in scores):
@@ -130,7 +130,7 @@ def _differences(scores: list[Row], matrix: Matrix) -> Iterator[Row]:
 
 
 def _page(artifact: Artifact, recipe: Recipe, matrix: Matrix, tables: dict[str, list[Row]], drawn: Any) -> str:
-    from tasks.paper import beside
+    from tasks.pages.paper import beside
 
     sources = list(ancestors(artifact.parents.values()))
     shard = next(a for a in sources if a.stage == "shard")

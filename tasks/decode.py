@@ -11,9 +11,9 @@ from storage.clock import Clock
 from storage.files import sha256_of
 from storage.index import Index
 from storage.zarr_store import ClassStore
-from tasks.config import DecodeConfig, ImageConfig
-from tasks.outcome import cached
+from tasks.inputs.cached import cached
 from tasks.pictures import Decoded, Medoids, Pictures
+from tasks.recipe.settings import DecodeConfig, ImageConfig
 from tasks.shard import indexed
 
 VERSION = 2

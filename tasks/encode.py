@@ -18,10 +18,10 @@ from storage.clock import Clock
 from storage.files import sha256_of
 from storage.index import Index
 from storage.zarr_store import BLOCK_IMAGES, LatentStore, block_names
-from tasks.config import EncodeConfig, ImageConfig
-from tasks.models import load_encoder
-from tasks.outcome import Teller, cached
-from tasks.real import read_batches
+from tasks.inputs.cached import Teller, cached
+from tasks.inputs.models import load_encoder
+from tasks.inputs.real import read_batches
+from tasks.recipe.settings import EncodeConfig, ImageConfig
 from tasks.shard import indexed
 
 VERSION = 2
@@ -115,7 +115,7 @@ def _encoded(
     blocks: list[Block],
 ) -> Iterator[tuple[Block, NDArray[np.float16], Clock]]:
     """Latents (n, C, H, W) of each block; its images are decoded while the one before is computed."""
-    from ddoq_core.autoencoder import encode_batches
+    from ddoq_core.encode.autoencoder import encode_batches
 
     model = load_encoder(artifact.parents["autoencoder"])
     size = model.batch_size(images.size_px)

@@ -14,11 +14,11 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import sha256_of
 from storage.zarr_store import ClassStore
-from tasks.config import Weighting
-from tasks.distilled import distilled_set, to_core
-from tasks.models import load_classifier
-from tasks.outcome import cached
-from tasks.protocols import Protocol
+from tasks.inputs.cached import cached
+from tasks.inputs.models import load_classifier
+from tasks.inputs.stores import distilled_set, to_core
+from tasks.recipe.protocols import Protocol
+from tasks.recipe.settings import Weighting
 from tasks.shard import indexed
 
 VERSION = 1
@@ -41,7 +41,7 @@ def label(artifact: Artifact, protocol: Protocol, weights: Weighting, seed: int)
     """Label each block of epochs that the store does not hold yet."""
     if artifact.is_done():
         return cached(artifact)
-    from ddoq_core import students
+    from ddoq_core.train import students
 
     clock = Clock()
     with clock("read"):
@@ -77,7 +77,7 @@ def block_name(block: range) -> str:
 
 
 def epoch_reader(artifact: Artifact, num_images: int, num_classes: int) -> Callable[[int], dict[str, NDArray[Any]]]:
-    """Reads the arrays of an epoch, as ddoq_core.labels.pack_epoch made them. Holds one block in memory."""
+    """Reads an epoch's arrays, as ddoq_core.train.stored_labels.pack_epoch made them. Holds one block in memory."""
     blocks = blocks_of(artifact.config["num_epochs"], num_images, num_classes)
     read_block = lru_cache(maxsize=1)(ClassStore(artifact.path / STORE).read_class)
 

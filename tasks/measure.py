@@ -17,11 +17,11 @@ from storage.clock import Clock
 from storage.files import canonical_json, sha256_of
 from storage.index import Index
 from tasks.cluster import prototypes_of
-from tasks.config import ImageConfig, Weighting
-from tasks.distilled import distilled_set
 from tasks.encode import latents_of
-from tasks.outcome import cached
-from tasks.real import read_images
+from tasks.inputs.cached import cached
+from tasks.inputs.real import read_images
+from tasks.inputs.stores import distilled_set
+from tasks.recipe.settings import ImageConfig, Weighting
 from tasks.shard import indexed
 
 VERSION = 2
@@ -64,7 +64,7 @@ def measure(artifact: Artifact, images: ImageConfig, architecture: str, weights:
 
 def _w2(decoded: Artifact, name: str, weights: Weighting) -> float:
     from ddoq_core import class_weights
-    from ddoq_core.wasserstein import w2
+    from ddoq_core.measure.wasserstein import w2
 
     prototypes = decoded.parents["cluster"]
     z = latents_of(prototypes.parents["encode"]).read_class(name)
@@ -78,7 +78,7 @@ def _w2(decoded: Artifact, name: str, weights: Weighting) -> float:
 def _gradient_gap(shard: Artifact, index: Index, images: ImageConfig, architecture: str, distilled: Any) -> float:
     import torch
 
-    from ddoq_core.gap import gradient_gap
+    from ddoq_core.measure.gradient_gap import gradient_gap
 
     pictures, labels, w = distilled
     model, real = _real_gradient(shard, index, images, architecture)
@@ -92,8 +92,8 @@ def _real_gradient(shard: Artifact, index: Index, images: ImageConfig, architect
     """An untrained student, and its gradient on real images of the first classes."""
     import torch
 
-    from ddoq_core.gap import mean_gradient
-    from ddoq_core.networks import ClassifierSpec, build_classifier
+    from ddoq_core.measure.gradient_gap import mean_gradient
+    from ddoq_core.train.networks import ClassifierSpec, build_classifier
 
     key = sha256_of([shard.content(), images.model_dump(), architecture])
     if key not in _gradients:

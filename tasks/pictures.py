@@ -18,10 +18,10 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.index import Index
 from tasks.cluster import prototypes_of
-from tasks.config import DecodeConfig, ImageConfig
 from tasks.encode import latents_of
-from tasks.models import load_autoencoder, load_prior
-from tasks.real import read_images
+from tasks.inputs.models import load_autoencoder, load_prior
+from tasks.inputs.real import read_images
+from tasks.recipe.settings import DecodeConfig, ImageConfig
 
 Names = Sequence[str]
 Arrays = dict[str, NDArray[Any]]
@@ -65,8 +65,8 @@ class Decoded:
     """Centroids through the autoencoder, and before it through the prior if the method is diffusion."""
 
     def __init__(self, artifact: Artifact, config: DecodeConfig, images: ImageConfig, index: Index, seed: int) -> None:
-        from ddoq_core.batches import batch_size
-        from ddoq_core.decoding import Decoder
+        from ddoq_core.decode.decoder import Decoder
+        from ddoq_core.decode.memory import batch_size
         from ddoq_core.devices import best_device
 
         self.store, self.index, self.seed = prototypes_of(artifact.parents["cluster"]), index, seed
@@ -103,7 +103,7 @@ class Decoded:
 
     def _seeds(self, name: str) -> list[int]:
         """Seeds (n,) of a class: the first draw of each centroid, then the second of each, and so on."""
-        from ddoq_core.prior import unit_seeds
+        from ddoq_core.decode.prior import unit_seeds
 
         later = [("draw", draw) for draw in range(1, self.num_draws)]
         return [seed for more in [(), *later] for seed in unit_seeds(self.num_points, self.seed, name, *more)]

@@ -9,10 +9,10 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.config import PriorConfig
 from tasks.encode import latents_of
-from tasks.models import MODEL, WeightsError, describe_weights, load_given_prior
-from tasks.outcome import DiskKeeper, cached
+from tasks.inputs.cached import DiskKeeper, cached
+from tasks.inputs.models import MODEL, WeightsError, describe_weights, load_given_prior
+from tasks.recipe.settings import PriorConfig
 from tasks.shard import indexed
 
 VERSION = 2
@@ -25,7 +25,7 @@ def prior(artifact: Artifact, config: PriorConfig) -> State | str:
         return cached(artifact)
     if config.train is None:
         return _note_weights(artifact, config)
-    from ddoq_core.trained_prior import train_prior
+    from ddoq_core.decode.training import train_prior
 
     clock = Clock()
     with clock("read"):

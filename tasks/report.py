@@ -18,14 +18,14 @@ from prefect import State, task
 from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.index import Index
-from tasks.config import Recipe
-from tasks.distilled import distilled_set
-from tasks.findings import remarks
-from tasks.ledger import ancestors, ledger
+from tasks.inputs.cached import cached
+from tasks.inputs.stores import distilled_set
 from tasks.measure import MEASURES, MOST_CLASSES
-from tasks.outcome import cached
-from tasks.pages import png_of, render
-from tasks.samples import PER_CLASS, Samples, draw_samples
+from tasks.pages.costs import ancestors, ledger
+from tasks.pages.findings import remarks
+from tasks.pages.render import png_of, render
+from tasks.recipe.settings import Recipe
+from tasks.sample import PER_CLASS, Samples, draw_samples
 from tasks.shard import indexed
 
 VERSION = 3

@@ -27,10 +27,10 @@ from storage.sources import (
     take_subset,
     unpack,
 )
-from tasks.config import DataConfig, Recipe
-from tasks.datasets import open_data
-from tasks.findings import facts_of, remarks
-from tasks.outcome import cached
+from tasks.inputs.cached import cached
+from tasks.inputs.sources import open_data
+from tasks.pages.findings import facts_of, remarks
+from tasks.recipe.settings import DataConfig, Recipe
 
 VERSION = 2
 UNIT, REFUSED_IMAGES = "index", "refused.parquet"

@@ -8,10 +8,10 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.config import ImageConfig, TeacherConfig
-from tasks.models import MODEL, WeightsError
-from tasks.outcome import DiskKeeper, cached
-from tasks.real import classify_split, read_split
+from tasks.inputs.cached import DiskKeeper, cached
+from tasks.inputs.models import MODEL, WeightsError
+from tasks.inputs.real import classify_split, read_split
+from tasks.recipe.settings import ImageConfig, TeacherConfig
 from tasks.shard import indexed
 
 VERSION = 2
@@ -22,8 +22,9 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
     """Train the teacher on the real images, or load it, and refuse one that knows too little."""
     if artifact.is_done():
         return cached(artifact)
-    from ddoq_core import classify, networks
-    from ddoq_core.pretrained import load_checkpoint, load_pretrained
+    from ddoq_core.train import networks
+    from ddoq_core.train import teachers as classify
+    from ddoq_core.train.pretrained import load_checkpoint, load_pretrained
 
     clock = Clock()
     losses: list[float] = []

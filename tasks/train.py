@@ -10,13 +10,13 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.config import ImageConfig, Weighting
-from tasks.distilled import distilled_set, to_core
+from tasks.inputs.cached import DiskKeeper, cached
+from tasks.inputs.models import MODEL, load_classifier
+from tasks.inputs.real import classify_split
+from tasks.inputs.stores import distilled_set, to_core
 from tasks.label import epoch_reader
-from tasks.models import MODEL, load_classifier
-from tasks.outcome import DiskKeeper, cached
-from tasks.protocols import Protocol
-from tasks.real import classify_split
+from tasks.recipe.protocols import Protocol
+from tasks.recipe.settings import ImageConfig, Weighting
 from tasks.shard import indexed
 
 VERSION = 2
@@ -28,7 +28,7 @@ def train(artifact: Artifact, protocol: Protocol, architecture: str, weights: We
     """Train one student from scratch on the distilled set."""
     if artifact.is_done():
         return cached(artifact)
-    from ddoq_core import networks, students
+    from ddoq_core.train import networks, students
 
     clock = Clock()
     with clock("read"):
@@ -47,7 +47,7 @@ def train(artifact: Artifact, protocol: Protocol, architecture: str, weights: We
 
 def _labeller(artifact: Artifact, protocol: Protocol, num_images: int, num_classes: int) -> Any:
     """Where a student's labels come from: the teacher, its stored labels, or None for the classes themselves."""
-    from ddoq_core.labels import StoredLabels
+    from ddoq_core.train.stored_labels import StoredLabels
 
     if "label" in artifact.parents:
         reader = epoch_reader(artifact.parents["label"], num_images, num_classes)
@@ -60,8 +60,8 @@ def evaluate(artifact: Artifact, images: ImageConfig) -> State | str:
     """Accuracy of a student's last epoch on the held-out real images."""
     if artifact.is_done():
         return cached(artifact)
-    from ddoq_core import classify
-    from ddoq_core.networks import load_classifier as load
+    from ddoq_core.train import teachers as classify
+    from ddoq_core.train.networks import load_classifier as load
 
     clock = Clock()
     with clock("read"):

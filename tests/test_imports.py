@@ -20,8 +20,8 @@ def loaded_by(statement: str) -> set[str]:
     [
         ("ddoq_core", {"prefect", "zarr", "dask", "distributed", "torch"}),
         ("flows.distill", {"torch", "diffusers", "timm", "torchvision", "transformers"}),
-        ("tasks.prior_check", {"torch", "diffusers", "timm"}),
-        ("tasks.config", {"prefect", "torch", "zarr", "dask"}),
+        ("tasks.inputs.checks", {"torch", "diffusers", "timm"}),
+        ("tasks.recipe.settings", {"prefect", "torch", "zarr", "dask"}),
         ("storage.inspection", {"prefect", "dask", "distributed", "torch"}),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from storage.decoding import PILLOW_MAX_PIXELS
 from storage.sources.archives import unpack
 from storage.sources.base import ArraySource, Source, content_hash, stat_hash
 from storage.sources.digits import DigitsSource
@@ -12,6 +11,7 @@ from storage.sources.examination import check_refused, examine
 from storage.sources.folder import FolderSource
 from storage.sources.listing import WORDNET_ID, Listing, Location, RefusedImage, SourceError, class_order
 from storage.sources.parquet import ParquetSource
+from storage.sources.pictures import PILLOW_MAX_PIXELS
 from storage.sources.subsets import subset_classes, take_subset
 from storage.sources.tar import TarSource
 from storage.sources.webdataset import WebDatasetSource

@@ -14,11 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from storage.decoding import PILLOW_MAX_PIXELS
 from storage.files import whole_file
 from storage.sources.base import FileSource, Place, stat_hash
 from storage.sources.ground_truth import label_files
 from storage.sources.listing import ListingBuilder, SourceError
+from storage.sources.pictures import PILLOW_MAX_PIXELS
 from storage.sources.places import named_files
 
 TAR_SUFFIXES, GZIP_SUFFIXES = (".tar",), (".tar.gz", ".tgz")

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from storage.decoding import PILLOW_MAX_PIXELS, Undecodable, check, decode
 from storage.files import sha256_of
 from storage.sources.ground_truth import class_names
 from storage.sources.listing import SPLITS, Listing, ListingBuilder, Location, RefusedImage, SourceError
+from storage.sources.pictures import PILLOW_MAX_PIXELS, Undecodable, check, decode
 
 OPEN_FILES = 64  # kept open between reads, by each process
 

@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.decoding import PILLOW_MAX_PIXELS
 from storage.sources.base import FileSource, Place, split_in, stat_hash
 from storage.sources.listing import ListingBuilder, Location, RefusedImage, SourceError
+from storage.sources.pictures import PILLOW_MAX_PIXELS
 from storage.sources.places import named_files
 
 LABEL_NAMES = ("label", "labels", "class", "cls")

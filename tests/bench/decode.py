@@ -35,12 +35,12 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddoq_core.autoencoder import KLAutoencoder
-from ddoq_core.batches import batch_size
-from ddoq_core.decoding import Decoder
-from ddoq_core.dit import dit_prior
-from ddoq_core.prior import Prior, unit_seeds
-from ddoq_core.stable_diffusion import stable_diffusion_prior
+from ddoq_core.decode.decoder import Decoder
+from ddoq_core.decode.dit import dit_prior
+from ddoq_core.decode.memory import batch_size
+from ddoq_core.decode.prior import Prior, unit_seeds
+from ddoq_core.decode.stable_diffusion import stable_diffusion_prior
+from ddoq_core.encode.autoencoder import KLAutoencoder
 from tests.pipelines import SD_SCHEDULE, text_encoder, tiny_tokenizer
 
 SETTINGS: dict[str, Any] = {"strength": 0.7, "guidance_scale": 8.0}

@@ -31,7 +31,7 @@ from rich.table import Table
 
 from flows.catalogue import load_recipe
 from flows.server import prefect_server
-from tasks.config import Recipe
+from tasks.recipe.settings import Recipe
 from tests.bench.d4m_encode import in_a_process_of_its_own, save_small_autoencoder
 from tests.bench.latents import IMAGENETTE, SHARED, members
 
@@ -107,7 +107,7 @@ def _bare_share(root: str, num_images: int, size_px: int) -> float:
     import torch
 
     [folder] = Path(root).glob("autoencoder/*/model")
-    from tasks.models import _encoder
+    from tasks.inputs.models import _encoder
 
     model = _encoder(str(folder), "bench")
     size = model.batch_size(size_px)
@@ -149,9 +149,9 @@ def stored_error(root: Path, folder: Path, weights: Path) -> float:
     """‖z − z₃₂‖ / ‖z₃₂‖ of stored latents against float32's of the same files."""
     import zarr
 
-    from ddoq_core.autoencoder import encode, load_autoencoder
+    from ddoq_core.encode.autoencoder import encode, load_autoencoder
     from ddoq_core.images import preprocess
-    from storage.decoding import decode
+    from storage.sources.pictures import decode
 
     [store] = root.glob("encode/*/latents.zarr")
     group, model = zarr.open_group(store, mode="r"), load_autoencoder(weights)

@@ -117,7 +117,7 @@ def _encode(pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
     """Latents (n, d) float16, as a latent store would hold them."""
     import torch
 
-    from ddoq_core.taef2 import TAEF2
+    from ddoq_core.encode.taef2 import TAEF2
 
     model = TAEF2.load(SHARED / "weights/taef2")
     with torch.inference_mode():

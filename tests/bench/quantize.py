@@ -27,9 +27,9 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from ddoq_core import Quantization, class_weights, quantize
-from ddoq_core.partition import assign
-from ddoq_core.quantize import Method
-from ddoq_core.wasserstein import w2
+from ddoq_core.cluster.partition import assign
+from ddoq_core.cluster.quantize import Method
+from ddoq_core.measure.wasserstein import w2
 from tests.bench import latents
 from tests.bench.latents import Latents
 from tests.bench.scale import through_the_stage

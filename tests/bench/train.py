@@ -25,11 +25,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ddoq_core.classify import Protocol
 from ddoq_core.devices import mixed_precision
-from ddoq_core.labels import StoredLabels, soft_label_loss
-from ddoq_core.networks import Classifier, ClassifierSpec, build_classifier
-from ddoq_core.students import Lessons, ask, label_epoch, optimizer_of, train_student
+from ddoq_core.train.networks import Classifier, ClassifierSpec, build_classifier
+from ddoq_core.train.stored_labels import StoredLabels, soft_label_loss
+from ddoq_core.train.students import Lessons, ask, label_epoch, optimizer_of, train_student
+from ddoq_core.train.teachers import Protocol
 from storage.artifact import Artifact
 from storage.zarr_store import ClassStore
 from tasks import label

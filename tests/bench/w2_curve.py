@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ddoq_core import quantize
-from ddoq_core.quantize import Method
-from ddoq_core.wasserstein import effective_dimension
+from ddoq_core.cluster.quantize import Method
+from ddoq_core.measure.wasserstein import effective_dimension
 from tests.bench.latents import Latents
 
 CURVE = (1, 2, 5, 10, 20, 50, 100, 200)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
 
-from tasks.config import COMPARE, STAGES, Recipe
+from tasks.recipe.settings import COMPARE, STAGES, Recipe
 from tests.flows.conftest import REPOSITORY
 
 KNOWN = {"name", "description", "entrypoint", "flow_name", "parameters", "tags", "version", "schedules", "work_pool"}

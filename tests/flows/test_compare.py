@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.matrix import Matrix
+from tasks.recipe.matrix import Matrix
 from tests.flows.conftest import SETTINGS, Result, Services, ddoq, run_tiny
 from tests.flows.test_run import ABOVE, artifacts
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tasks.matrix import OWNED
+from tasks.recipe.matrix import OWNED
 from tests.flows.conftest import IPC, SCRIPTS, SETTINGS, Result, Services, start
 from tests.flows.test_run import artifacts
 

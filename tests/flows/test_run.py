@@ -81,7 +81,7 @@ def test_ends_with_tables_and_a_report(finished: tuple[Path, Result]) -> None:
 def test_models_load_with_their_own_libraries(finished: tuple[Path, Result]) -> None:
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
-    from ddoq_core.networks import load_classifier
+    from ddoq_core.train.networks import load_classifier
 
     root, _ = finished
     links = root / "digits"

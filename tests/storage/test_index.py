@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from storage.index import Index
 from storage.sources import DigitsSource, FolderSource, class_order, examine
 from storage.sources.listing import clean_class_name
-from tasks.config import DataConfig
+from tasks.recipe.settings import DataConfig
 from tasks.shard import indexed, shard_artifact, split_listing
 from tasks.shard import shard as shard_task
-from tests.storage.test_sources import make_folder, make_image
+from tests.storage.sources.test_sources import make_folder, make_image
 
 
 def index_of(root: Path) -> Index:

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ddoq_core.networks import ClassifierSpec, build_classifier, save_classifier
+from ddoq_core.train.networks import ClassifierSpec, build_classifier, save_classifier
 from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.index import Index
 from storage.sources.listing import ListingBuilder, Location
 from tasks.cluster import prototypes_of
 from tasks.decode import images_of
-from tasks.models import MODEL
+from tasks.inputs.models import MODEL
 from tasks.shard import UNIT
 
 CLASSES, IPC, SIZE_PX = ("n01440764", "n02102040"), 5, 8

@@ -8,10 +8,10 @@ import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 
-from ddoq_core.autoencoder import KLAutoencoder, fast_dtype
+from ddoq_core.encode.autoencoder import KLAutoencoder, fast_dtype
 from tasks import autoencoder as stage
-from tasks.config import AutoencoderConfig
-from tasks.models import WeightsError
+from tasks.inputs.models import WeightsError
+from tasks.recipe.settings import AutoencoderConfig
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from PIL import Image
 
 from storage.artifact import Artifact
 from storage.index import Index
-from tasks import autoencoder, cluster, decode, distilled, encode, pictures, prior, shard
-from tasks.config import (
+from tasks import autoencoder, cluster, decode, encode, pictures, prior, shard
+from tasks.inputs import stores as distilled
+from tasks.recipe.settings import (
     AutoencoderConfig,
     AutoencoderTraining,
     ClusterConfig,
@@ -98,7 +99,7 @@ def whole(parents: Parents) -> Artifact:
 @pytest.fixture
 def in_groups_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with larger latents: two classes of three pictures are a batch."""
-    monkeypatch.setattr("ddoq_core.batches.MOST", 2 * NUM_POINTS)
+    monkeypatch.setattr("ddoq_core.decode.memory.MOST", 2 * NUM_POINTS)
 
 
 def test_images_with_seed_and_centroid_beside_them(whole: Artifact) -> None:
@@ -119,7 +120,7 @@ def test_each_class_is_a_unit_with_its_share_of_the_time(whole: Artifact) -> Non
 
 def decode_in_a_process(task: tuple[Artifact, tuple[str, ...]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ddoq_core.batches.MOST", 2 * NUM_POINTS)
+        patch.setattr("ddoq_core.decode.memory.MOST", 2 * NUM_POINTS)
         run(task[0], names=task[1])
 
 
@@ -180,7 +181,7 @@ def test_only_the_groups_of_missing_classes_are_decoded(
 def test_pictures_in_other_groups_are_the_same_to_the_eye(
     whole: Artifact, parents: Parents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddoq_core.batches.MOST", 2)  # less than a class: its pictures are in two batches
+    monkeypatch.setattr("ddoq_core.decode.memory.MOST", 2)  # less than a class: its pictures are in two batches
     other = arrays(run(artifact_of(parents, "small batches")))
     one, two = (np.stack([part["images"] for part in found.values()]).astype(int) for found in (arrays(whole), other))
     assert np.abs(one - two).max() <= 1

@@ -12,11 +12,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ddoq_core.classify import predict
-from ddoq_core.networks import load_classifier
+from ddoq_core.train.networks import load_classifier
+from ddoq_core.train.teachers import predict
 from storage.artifact import Artifact, NotDone
-from tasks.export import WRITERS, export
-from tasks.handover import Distilled, collect
+from tasks.export.card import Distilled, collect
+from tasks.export.formats import WRITERS, export
 from tests.tasks.conftest import CLASSES, IPC
 
 
@@ -85,7 +85,7 @@ def test_a_hub_folder_is_read_by_datasets(distilled: Distilled, tmp_path: Path) 
 def test_a_tar_is_read_by_webdataset(distilled: Distilled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import webdataset
 
-    monkeypatch.setattr("tasks.export.IMAGES_PER_TAR", 7)
+    monkeypatch.setattr("tasks.export.formats.IMAGES_PER_TAR", 7)
     export(distilled, "webdataset", tmp_path / "out")
     tars = [str(path) for path in sorted((tmp_path / "out").glob("*.tar"))]
     assert len(tars) == 2
@@ -149,7 +149,7 @@ def test_an_export_that_fails_leaves_nothing(
     def full(*_: object) -> bytes:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("tasks.export._png", full)
+    monkeypatch.setattr("tasks.export.formats._png", full)
     with pytest.raises(OSError, match="no space left"):
         export(distilled, "imagefolder", tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))

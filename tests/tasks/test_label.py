@@ -7,8 +7,8 @@ import pytest
 
 from storage.artifact import Artifact
 from tasks import label
-from tasks.config import Augmentation
-from tasks.protocols import Protocol
+from tasks.recipe.protocols import Protocol
+from tasks.recipe.settings import Augmentation
 
 PROTOCOL = Protocol(
     labels="stored",

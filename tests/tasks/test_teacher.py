@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ddoq_core.classify import accuracy, best_reordering
-from tasks.config import TeacherConfig
-from tasks.models import WeightsError
+from ddoq_core.train.teachers import accuracy, best_reordering
+from tasks.inputs.models import WeightsError
+from tasks.recipe.settings import TeacherConfig
 from tasks.teacher import check_teacher
 
 CONFIG = TeacherConfig(architecture="resnet18", weights="checkpoint.pt")

@@ -1,0 +1,54 @@
+"""One-pass quantisers: mini-batch k-means as D4M runs it, and competitive learning as the paper writes it.
+
+They give centroids only. The counts they keep on the way are not the masses of the cells (reassignment
+rewrites them, and early points were counted for centroids that moved on), so masses come from a final
+assignment.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.cluster import MiniBatchKMeans
+
+from ddoq_core.cluster.partition import Points
+
+
+def stream(
+    x: Points, num_points: int, seed: np.random.SeedSequence, batch_size: int | None, *, drop_last: bool
+) -> Points:
+    """Centroids (K, d) after one pass of scikit-learn's partial_fit over x (n, d) in the given order.
+
+    Source: D4M (arXiv 2407.15138), which drops the points of the last incomplete batch (`drop_last`).
+    Raises ValueError for a batch smaller than K.
+    """
+    size = num_points if batch_size is None else batch_size
+    if size < num_points:
+        raise ValueError(f"batch_size {size} is smaller than the {num_points} points asked for")
+    size = min(size, len(x))
+    model = MiniBatchKMeans(num_points, random_state=int(seed.generate_state(1)[0]), compute_labels=False)
+    end = len(x) // size * size if drop_last else len(x)
+    for start in range(0, end, size):
+        model.partial_fit(x[start : start + size])
+    return np.asarray(model.cluster_centers_, dtype=np.float32)
+
+
+def clvq(x: Points, num_points: int, seed: np.random.SeedSequence, step: tuple[float, float] | None) -> Points:
+    """Centroids (K, d) after one pass of competitive learning over x (n, d), shuffled by the seed.
+
+    The winner moves by z ← z − γ(z − ξ), with γ = 1/v, v the points it has won (mini-batch k-means of batch
+    1), or γ_t = a/(a + b·t) for `step` = (a, b). The first K points are the first centroids.
+    Source: arXiv 2501.07681; Pagès, "Introduction to vector quantization" (ESAIM Proc. 2015).
+    """
+    if step is not None and not (step[0] > 0 and step[1] >= 0):
+        raise ValueError(f"step (a, b) needs a > 0 and b ≥ 0, got {step}")
+    order = np.random.default_rng(seed).permutation(len(x))
+    c = x[order[:num_points]]  # (K, d)
+    squares = np.einsum("kd,kd->k", c, c)  # (K,)
+    wins = np.ones(num_points)
+    for t, i in enumerate(order[num_points:], start=1):
+        k = (squares - 2 * (c @ x[i])).argmin()
+        wins[k] += 1
+        gamma = 1 / wins[k] if step is None else step[0] / (step[0] + step[1] * t)
+        c[k] -= np.float32(gamma) * (c[k] - x[i])
+        squares[k] = c[k] @ c[k]
+    return c

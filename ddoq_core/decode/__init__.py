@@ -1,0 +1,1 @@
+"""Centroids to pictures: priors, how they sample and how a small one is trained."""

@@ -1,0 +1,39 @@
+"""Centroids to pictures: noise from each picture's own seed, denoised by the prior, decoded, brought to size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ddoq_core.decode.memory import Batches
+from ddoq_core.decode.prior import noise_of
+from ddoq_core.encode.autoencoder import Autoencoder, decode
+from ddoq_core.images import resized
+
+Sample = Callable[..., torch.Tensor]
+
+
+class Decoder:
+    """Decodes in batches of at most `batch_size`, in smaller ones where memory is short.
+
+    sample  a prior's `sample` with its settings bound, None to decode the centroids as they are
+    """
+
+    def __init__(self, model: Autoencoder, sample: Sample | None, size_px: int, batch_size: int) -> None:
+        self.model, self.sample, self.size_px = model, sample, size_px
+        self._denoising, self._decoding = Batches(batch_size), Batches(batch_size)
+
+    def __call__(self, z: torch.Tensor, labels: torch.Tensor, seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """Pictures (n, size_px, size_px, 3) of centroids z (n, C, H, W); each depends on its own row alone, up to
+        the rounding of float sums, which is that of its batch."""
+        if self.sample is not None:
+            z = self._denoising.map(self._denoise, z, labels, seeds)
+        pictures = self._decoding.map(lambda part: torch.from_numpy(decode(self.model, part)), z)
+        return resized(pictures.numpy(), self.size_px)
+
+    def _denoise(self, z: torch.Tensor, labels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        assert self.sample is not None
+        return self.sample(z, labels, noise_of(seeds, tuple(z.shape[1:])), seeds=seeds)

@@ -1,0 +1,118 @@
+"""The recipe's own prior: a small class-conditional diffusion transformer trained on the latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, DiTTransformer2DModel
+from diffusers.training_utils import EMAModel, compute_snr
+from numpy.typing import NDArray
+
+from ddoq_core.decode.dit import dit_prior
+from ddoq_core.decode.prior import Prior
+from ddoq_core.devices import best_device
+from ddoq_core.fitting import Keeper, fit, one_cycle
+
+Schedule = Literal["scaled_linear", "cosine"]
+Prediction = Literal["epsilon", "v_prediction"]
+
+
+def load_trained_prior(folder: Path) -> Prior:
+    """What train_prior made: the folders `transformer` and `scheduler` in diffusers' format."""
+    transformer = DiTTransformer2DModel.from_pretrained(folder / "transformer", low_cpu_mem_usage=False)
+    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
+    return dit_prior(transformer, scheduler, range(transformer.config.num_embeds_ada_norm))
+
+
+def train_prior(
+    z: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    num_classes: int,
+    *,
+    num_layers: int,
+    num_heads: int,
+    head_dim: int,
+    patch_size: int,
+    num_steps: int,
+    batch_size: int,
+    learning_rate: float,
+    label_dropout: float,
+    seed: int,
+    keeper: Keeper,
+    schedule: Schedule = "scaled_linear",
+    prediction: Prediction = "epsilon",
+    min_snr_gamma: float | None = None,
+) -> tuple[DiTTransformer2DModel, DDIMScheduler, list[float]]:
+    """A small latent DiT on latents z (n, C, H, W) of all classes; the weights returned are their moving average."""
+    latents, y = torch.from_numpy(z), torch.from_numpy(labels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = DiTTransformer2DModel(
+            num_attention_heads=num_heads,
+            attention_head_dim=head_dim,
+            in_channels=z.shape[1],
+            out_channels=z.shape[1],
+            num_layers=num_layers,
+            sample_size=z.shape[2],
+            patch_size=patch_size,
+            num_embeds_ada_norm=num_classes,
+        ).eval()  # its own label dropout, drawn for each layer apart, stays off
+    device = best_device()
+    model.to(device)
+    aim = Aim(new_scheduler(schedule, prediction), min_snr_gamma)
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.0, betas=(0.9, 0.99))
+    average = EMAModel(model.parameters(), decay=0.999)
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        chosen = torch.randint(len(latents), (batch_size,), generator=generator)
+        t = torch.randint(aim.scheduler.config.num_train_timesteps, (batch_size,), generator=generator)
+        noise = torch.randn(latents[chosen].shape, generator=generator)
+        dropped = torch.rand(batch_size, generator=generator) < label_dropout
+        condition = torch.where(dropped, num_classes, y[chosen])
+        noised = aim.scheduler.add_noise(latents[chosen], noise, t).to(device)
+        predicted = model(noised, timestep=t.to(device), class_labels=condition.to(device)).sample
+        return aim.loss(predicted, latents[chosen], noise, t)
+
+    losses = fit(
+        loss,
+        num_steps,
+        model=model,
+        optimizer=optimizer,
+        schedule=one_cycle(optimizer, learning_rate, num_steps),
+        seed=seed,
+        keeper=keeper,
+        extra={"average": average},
+        after_step=lambda: average.step(model.parameters()),
+    )
+    average.copy_to(model.parameters())
+    return model.requires_grad_(False), aim.scheduler, losses
+
+
+def new_scheduler(schedule: Schedule, prediction: Prediction) -> DDIMScheduler:
+    """Stable Diffusion's noise schedule, or the cosine one (arXiv 2102.09672)."""
+    linear = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    betas: dict[str, Any] = linear if schedule == "scaled_linear" else {"beta_schedule": "squaredcos_cap_v2"}
+    return DDIMScheduler(**betas, prediction_type=prediction, clip_sample=False)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What the network is to predict, and how much each noise level counts."""
+
+    scheduler: DDIMScheduler
+    min_snr_gamma: float | None
+
+    def loss(self, predicted: torch.Tensor, z: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Mean squared error of the predicted noise or velocity, weighted by min-SNR-γ (arXiv 2303.09556) if set."""
+        velocity = self.scheduler.config.prediction_type == "v_prediction"
+        target = (self.scheduler.get_velocity(z, noise, t) if velocity else noise).to(predicted.device)
+        if self.min_snr_gamma is None:
+            return F.mse_loss(predicted, target)
+        snr = compute_snr(self.scheduler, t)
+        weights = snr.clamp(max=self.min_snr_gamma) / (snr + 1 if velocity else snr)
+        return (weights.to(predicted.device) * (predicted - target).square().mean((1, 2, 3))).mean()

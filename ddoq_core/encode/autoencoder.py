@@ -1,0 +1,206 @@
+"""Autoencoders whose latents are quantised: diffusers' AutoencoderKL and AutoencoderTiny, and TAEF2.
+
+All are used alike: pictures are (B, 3, S, S) in [0, 1], latents are z = (E(x) − shift) · scale with the
+autoencoder's own factors, as its diffusion prior expects them.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from numpy.typing import NDArray
+from torch import nn
+
+from ddoq_core.devices import best_device, is_compiling
+from ddoq_core.encode.taef2 import DOWNSCALE, LATENT_CHANNELS, TAEF2
+from ddoq_core.images import to_uint8
+from ddoq_core.seeds import derive_seed
+
+PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**24}  # as measured: on a CPU what a layer makes should stay in its cache
+CHANNELS_LAST_PX = 64  # smaller pictures are faster on a CPU in the usual layout
+
+
+class Autoencoder(ABC):
+    """A network and its conventions. `downscale` is pixels per latent position."""
+
+    latent_channels: int
+    downscale: int
+    shift: float
+    scale: float
+
+    def __init__(self, network: Any) -> None:
+        self.network: Any = network.eval().requires_grad_(False).to(best_device())
+        parameter = next(self.network.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+
+    @abstractmethod
+    def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Mean and standard deviation (None where the encoder gives a point) of E(x), unscaled, of float32 x."""
+
+    @abstractmethod
+    def pictures(self, z: torch.Tensor) -> torch.Tensor:
+        """Pictures in [0, 1], not clipped, of unscaled latents."""
+
+    def at_precision(self, dtype: torch.dtype) -> Self:
+        """A copy that computes in another floating-point type."""
+        return type(self)(nn.Module.to(copy.deepcopy(self.network), dtype))
+
+    def compiled(self) -> Self:
+        """Itself, its encoder put through torch.compile where that is asked for (see ddoq_core.devices)."""
+        if is_compiling():
+            self.network.encoder.compile()
+        return self
+
+    def latent_shape(self, size_px: int) -> tuple[int, int, int]:
+        """(C, H, W) of the latents of images of size_px. Raises ValueError where the size does not divide."""
+        if size_px % self.downscale:
+            raise ValueError(f"images of {size_px} px do not divide by the autoencoder's factor {self.downscale}")
+        return (self.latent_channels, size_px // self.downscale, size_px // self.downscale)
+
+    def batch_size(self, size_px: int) -> int:
+        """Images that are encoded together."""
+        return int(np.clip(PIXELS_AT_ONCE.get(self.device.type, 2**20) // size_px**2, 1, 256))
+
+
+class KLAutoencoder(Autoencoder):
+    """AutoencoderKL (arXiv 2112.10752), the autoencoder of Stable Diffusion and of DiT."""
+
+    def __init__(self, network: AutoencoderKL) -> None:
+        super().__init__(network)
+        config = network.config
+        self.latent_channels, self.downscale = config.latent_channels, 2 ** (len(config.block_out_channels) - 1)
+        self.shift, self.scale = config.shift_factor or 0.0, config.scaling_factor
+
+    def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        found = self.network.encode((x * 2 - 1).to(self.dtype)).latent_dist
+        return found.mean, found.std
+
+    def pictures(self, z: torch.Tensor) -> torch.Tensor:
+        return self.network.decode(z).sample.float() / 2 + 0.5
+
+
+class TinyAutoencoder(Autoencoder):
+    """AutoencoderTiny (github.com/madebyollin/taesd), a fast stand-in for the autoencoder of Stable Diffusion."""
+
+    def __init__(self, network: AutoencoderTiny) -> None:
+        super().__init__(network)
+        config = network.config
+        self.latent_channels = config.latent_channels
+        self.downscale = 2 ** (len(config.encoder_block_out_channels) - 1)
+        self.shift, self.scale = config.shift_factor or 0.0, config.scaling_factor
+
+    def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.network.encode((x * 2 - 1).to(self.dtype)).latents, None
+
+    def pictures(self, z: torch.Tensor) -> torch.Tensor:
+        return self.network.decode(z).sample.float() / 2 + 0.5
+
+
+class Flux2TinyAutoencoder(Autoencoder):
+    """TAEF2, a fast stand-in for the autoencoder of FLUX.2."""
+
+    latent_channels, downscale, shift, scale = LATENT_CHANNELS, DOWNSCALE, 0.0, 1.0
+    FILES: ClassVar = ("encoder.safetensors", "decoder.safetensors")
+
+    def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.network.encode(x.to(self.dtype)), None
+
+    def pictures(self, z: torch.Tensor) -> torch.Tensor:
+        return self.network.decode(z).float()
+
+
+KINDS: dict[str, tuple[Any, type[Autoencoder]]] = {
+    "AutoencoderKL": (AutoencoderKL, KLAutoencoder),
+    "AutoencoderTiny": (AutoencoderTiny, TinyAutoencoder),
+}
+
+
+def load_autoencoder(weights: str | Path, subfolder: str | None = None) -> Autoencoder:
+    """From a diffusers folder or hub name, or a folder of TAEF2's two files.
+
+    Raises OSError where there is none, ValueError for another class of autoencoder.
+    """
+    folder = Path(weights) / (subfolder or "")
+    if all((folder / name).is_file() for name in Flux2TinyAutoencoder.FILES):
+        return Flux2TinyAutoencoder(TAEF2.load(folder))
+    kind = AutoencoderKL.load_config(str(weights), subfolder=subfolder).get("_class_name", "AutoencoderKL")
+    if kind not in KINDS:
+        raise ValueError(f"it is a {kind}; there are {', '.join(KINDS)} and TAEF2")
+    network, adapter = KINDS[kind]
+    return adapter(network.from_pretrained(weights, subfolder=subfolder, low_cpu_mem_usage=False))
+
+
+def encode(
+    model: Autoencoder, images: NDArray[np.uint8], *, batch_size: int | None = None, dtype: type = np.float16
+) -> NDArray[np.float16]:
+    """Posterior means of images (n, S, S, 3) uint8 as scaled latents (n, C, H, W) (paper, step 1: Z = E(T))."""
+    size = batch_size or model.batch_size(images.shape[1])
+    batches = (images[start : start + size] for start in range(0, len(images), size))
+    return np.concatenate([z.astype(dtype) for z in encode_batches(model, batches)])
+
+
+def encode_batches(
+    model: Autoencoder, batches: Iterable[NDArray[np.uint8]], *, sample: tuple[Any, ...] | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """Scaled latents (B, C, H, W) float32 of each batch of images (B, S, S, 3) uint8, in order.
+
+    A batch is fetched from the device when the next one has been handed to it, so a GPU is never waited for.
+
+    sample  draw from the posterior instead of taking its mean; what the noise is seeded with
+    """
+    waiting: torch.Tensor | None = None
+    for k, batch in enumerate(batches):
+        z = _latents(model, batch, None if sample is None else derive_seed(*sample, k))
+        if waiting is not None:
+            yield waiting.float().cpu().numpy()
+        waiting = z
+    if waiting is not None:
+        yield waiting.float().cpu().numpy()
+
+
+@torch.inference_mode()
+def _latents(model: Autoencoder, images: NDArray[np.uint8], seed: int | None) -> torch.Tensor:
+    x = torch.from_numpy(images).to(model.device, non_blocking=True)
+    x = x.permute(0, 3, 1, 2).float().div_(255)  # (B, 3, S, S), channels last
+    if model.device.type == "cpu" and x.shape[-1] < CHANNELS_LAST_PX:
+        x = x.contiguous()
+    mean, std = model.posterior(x)
+    if seed is not None and std is not None:
+        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
+        mean = mean + std * noise.to(mean)
+    return (mean - model.shift) * model.scale
+
+
+@torch.inference_mode()
+def decode(model: Autoencoder, z: torch.Tensor) -> NDArray[np.uint8]:
+    """Images (n, S, S, 3) uint8 of scaled latents (n, C, H, W)."""
+    return to_uint8(model.pictures(z.to(model.device, model.dtype) / model.scale + model.shift))
+
+
+def reconstruction_psnr(model: Autoencoder, images: NDArray[np.uint8]) -> float:
+    """Peak signal-to-noise ratio in dB of the images after encoding and decoding."""
+    decoded = decode(model, torch.from_numpy(encode(model, images, dtype=np.float32)))
+    mse = np.square(decoded.astype(np.float64) - images).mean()
+    return float(10 * np.log10(255**2 / max(mse, 1e-12)))
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The floating-point type that the device multiplies fastest: bfloat16 where it can, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+
+
+def latent_error(model: Autoencoder, exact: Autoencoder, images: NDArray[np.uint8]) -> float:
+    """‖z − z_exact‖ / ‖z_exact‖ over the latents of images (n, S, S, 3), infinite where z is not finite."""
+    z, expected = (encode(m, images, dtype=np.float32) for m in (model, exact))
+    error = float(np.linalg.norm(z - expected) / np.linalg.norm(expected))
+    return error if np.isfinite(error) else float("inf")

@@ -1,0 +1,63 @@
+"""A small autoencoder of the recipe's own, for images that no pretrained one was made for."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from numpy.typing import NDArray
+
+from ddoq_core.devices import best_device
+from ddoq_core.encode.autoencoder import KLAutoencoder, encode
+from ddoq_core.fitting import Keeper, fit, one_cycle
+from ddoq_core.images import to_unit
+
+
+def train_autoencoder(
+    images: NDArray[np.uint8],
+    *,
+    channels: tuple[int, ...],
+    latent_channels: int,
+    num_steps: int,
+    batch_size: int,
+    learning_rate: float,
+    kl_weight: float,
+    seed: int,
+    keeper: Keeper,
+) -> tuple[KLAutoencoder, list[float]]:
+    """A small AutoencoderKL (arXiv 2112.10752, without its adversarial and perceptual losses) for images (n, S, S, 3).
+
+    Its factors are set so that the latents of the images have mean 0 and standard deviation 1.
+    """
+    x = to_unit(images) * 2 - 1  # (n, 3, S, S)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _new_autoencoder(channels, latent_channels, size_px=x.shape[-1]).to(best_device())
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.01)
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        batch = x[torch.randint(len(x), (batch_size,), generator=generator)].to(model.device)
+        posterior = model.encode(batch).latent_dist
+        decoded = model.decode(posterior.sample(generator)).sample
+        return F.mse_loss(decoded, batch) + kl_weight * posterior.kl().mean()
+
+    schedule = one_cycle(optimizer, learning_rate, num_steps)
+    losses = fit(loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=seed, keeper=keeper)
+    z = encode(KLAutoencoder(model), images, dtype=np.float32)
+    model.register_to_config(shift_factor=float(z.mean()), scaling_factor=float(1 / z.std()))
+    return KLAutoencoder(model), losses
+
+
+def _new_autoencoder(channels: tuple[int, ...], latent_channels: int, size_px: int) -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=channels,
+        layers_per_block=1,
+        latent_channels=latent_channels,
+        norm_num_groups=8,
+        sample_size=size_px,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )

@@ -1,0 +1,86 @@
+"""How well weighted points stand for a class: distortion, Wasserstein distance, expectation gap, dimension.
+
+Owns the measured side of the paper's theory (arXiv 2501.07681). Knows arrays only. POT is imported where
+it is used: it loads torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import linregress
+
+from ddoq_core.cluster import partition
+
+
+def distortion(z: ArrayLike, points: ArrayLike) -> float:
+    """G = (1/n) Σ_i min_k |z_i − x_k|² of the class z (n, d) at the points x (K, d)."""
+    centred, at = _centred(z, points)
+    _, squares = partition.assign(centred, at)
+    return float(squares.mean(dtype=np.float64))
+
+
+def w2(z: ArrayLike, points: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """2-Wasserstein distance between the class z (n, d), n equal masses, and the points x (K, d).
+
+    weights  (K,) ≥ 0 of any sum, normalised here; None takes the best ones, the masses of the Voronoi cells,
+             for which W2² is the distortion (Proposition 1) and no transport problem is solved.
+    Solved exactly by POT's network simplex on n × K squared distances. Raises ValueError for bad weights and
+    RuntimeError where the solver stops short.
+    """
+    if weights is None:
+        return float(np.sqrt(distortion(z, points)))
+    import ot
+
+    p = np.asarray(weights, dtype=np.float64)
+    if p.shape != (len(np.asarray(points)),) or not (np.isfinite(p).all() and (p >= 0).all() and p.sum() > 0):
+        raise ValueError(f"weights must be {len(np.asarray(points))} numbers ≥ 0, not all 0, got {weights!r}")
+    cost = squared_distances(z, points)  # (n, K)
+    n = len(cost)
+    value, log = ot.emd2(np.full(n, 1 / n), p / p.sum(), cost, numItermax=10_000_000, log=True)
+    if log["warning"] is not None:
+        raise RuntimeError(f"optimal transport of {n} × {len(p)} points did not converge: {log['warning']}")
+    return float(np.sqrt(value))
+
+
+def squared_distances(z: ArrayLike, points: ArrayLike) -> NDArray[np.float64]:
+    """|z_i − x_k|², (n, K) float64."""
+    return partition.squared_distances(*_centred(z, points))
+
+
+def expectation_gap(
+    f: Callable[[NDArray[np.float32]], NDArray[np.floating]],
+    z: ArrayLike,
+    points: ArrayLike,
+    weights: ArrayLike,
+) -> float:
+    """|E f(real) − E f(distilled)|, Euclidean over f's outputs; ≤ L·W2 for an L-Lipschitz f (Theorem 1).
+
+    f maps (m, d) to (m,) or (m, p); the class z (n, d) counts equally, the points (K, d) by `weights` (K,).
+    """
+    real = np.asarray(f(np.asarray(z, np.float32)), np.float64).mean(axis=0)
+    p = np.asarray(weights, np.float64)
+    distilled = np.tensordot(p / p.sum(), np.asarray(f(np.asarray(points, np.float32)), np.float64), axes=1)
+    return float(np.linalg.norm(real - distilled))
+
+
+def effective_dimension(num_points: ArrayLike, distances: ArrayLike) -> float:
+    """d_eff = −1/slope of log W2 against log K, from W2 = O(K^(−1/d)) (Zador's rate; Corollary 1).
+
+    num_points (m,) are the K, distances (m,) or (classes, m) the W2; classes are fitted with one slope and an
+    offset each. Infinite where W2 does not fall. Raises ValueError for fewer than two different K.
+    """
+    log_k, log_w = np.log(np.asarray(num_points, float)), np.log(np.atleast_2d(np.asarray(distances, float)))
+    if len(np.unique(log_k)) < 2 or log_w.shape[1] != len(log_k):
+        raise ValueError(f"need W2 at two or more K, got {log_w.shape} distances at K = {num_points!r}")
+    slope = linregress(log_k, log_w.mean(axis=0)).slope  # equal to the fit with an offset per class
+    return float(-1 / slope) if slope < 0 else float("inf")
+
+
+def _centred(z: ArrayLike, points: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Both sets less the mean of z, which keeps float32 products of far-away data accurate."""
+    z, points = np.asarray(z, np.float32), np.asarray(points, np.float32)
+    mean = z.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return z - mean, points - mean

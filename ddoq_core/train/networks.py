@@ -1,0 +1,139 @@
+"""Teachers and students: any timm model, and the ConvNet-D and ResNetAP-10 of the distillation field.
+
+A classifier takes images in [0, 1] and normalises them itself, so its folder says all about its input.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ddoq_core.devices import best_device
+from ddoq_core.train.convnets import ResNetAP10
+
+CONVNET = re.compile(r"convnet-(?P<depth>[1-9]\d*)-(?P<width>[1-9]\d*)")
+SMALL_STEM, INSTANCE_NORM = "small-stem", "instance-norm"
+
+
+class Classifier(nn.Module):
+    """A network behind its input normalisation: (B, 3, S, S) in [0, 1] → logits (B, num_classes)."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network((x - self.mean) / self.std)
+
+
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """What a classifier is built from: its architecture by name (see build_network), and the shape of its task."""
+
+    architecture: str
+    num_classes: int
+    size_px: int
+
+
+def build_classifier(spec: ClassifierSpec, *, seed: int = 0) -> Classifier:
+    """A fresh classifier, its weights drawn from the seed. Raises ValueError as build_network does."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_network(spec)
+    return Classifier(network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).to(best_device())
+
+
+def build_network(spec: ClassifierSpec, *, pretrained: bool = False) -> nn.Module:
+    """A network by the name of its architecture:
+
+    "convnet-D-W"     D blocks of width W with instance norm (arXiv 2006.05929)
+    "resnetap-10"     with instance norm (arXiv 2205.14959)
+    any timm model    "resnet18", "vit_tiny_patch16_224"; a ResNet's name may go on with "+small-stem", a 3×3
+                      convolution of stride 1 and no pooling, for pictures of 32 px, and with "+instance-norm"
+    Raises ValueError for a name that is none of these.
+    """
+    name, *changes = spec.architecture.split("+")
+    if match := CONVNET.fullmatch(spec.architecture):
+        return _convnet(int(match["depth"]), int(match["width"]), spec.num_classes, spec.size_px)
+    if spec.architecture == "resnetap-10":
+        return ResNetAP10(spec.num_classes, spec.size_px)
+    if not timm.is_model(name.split(".")[0]) or not set(changes) <= {SMALL_STEM, INSTANCE_NORM}:
+        raise ValueError(
+            f"architecture {spec.architecture!r} is neither a timm model (with +{SMALL_STEM}, +{INSTANCE_NORM}) nor "
+            "convnet-DEPTH-WIDTH nor resnetap-10"
+        )
+    network = _timm_model(replace(spec, architecture=name), pretrained)
+    if SMALL_STEM in changes:
+        _shrink_stem(network, spec.architecture)
+    if INSTANCE_NORM in changes:
+        _normalise_by_instance(network, spec.architecture)
+    return network
+
+
+def save_classifier(model: Classifier, spec: ClassifierSpec, folder: Path) -> None:
+    """Write model.safetensors and config.json."""
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(asdict(spec)))
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """Read what save_classifier wrote, in eval mode."""
+    model = build_classifier(ClassifierSpec(**json.loads((folder / "config.json").read_text())))
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model.eval().requires_grad_(False)
+
+
+def _timm_model(spec: ClassifierSpec, pretrained: bool) -> nn.Module:
+    try:
+        described = timm.get_pretrained_cfg(spec.architecture)
+    except RuntimeError as error:
+        raise ValueError(f"architecture {spec.architecture!r}: {error}") from error
+    one_size = described is not None and described.fixed_input_size  # a transformer is built for pictures of one size
+    size = {"img_size": spec.size_px} if one_size else {}
+    return timm.create_model(spec.architecture, num_classes=spec.num_classes, pretrained=pretrained, **size)
+
+
+def _shrink_stem(network: nn.Module, architecture: str) -> None:
+    """The stem of ResNets for CIFAR (arXiv 1512.03385, section 4.2)."""
+    stem = getattr(network, "conv1", None)
+    if not isinstance(stem, nn.Conv2d) or not hasattr(network, "maxpool"):
+        raise ValueError(f"architecture {architecture!r}: only ResNets whose stem is one convolution can have another")
+    network.conv1 = nn.Conv2d(3, stem.out_channels, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _normalise_by_instance(network: nn.Module, architecture: str) -> None:
+    """Instance norm in the place of every batch norm, as IDC has it (arXiv 2205.14959)."""
+    norms = {name: norm for name, norm in network.named_modules() if isinstance(norm, nn.BatchNorm2d)}
+    if not norms or any(type(norm) is not nn.BatchNorm2d for norm in norms.values()):
+        raise ValueError(f"architecture {architecture!r} has no plain batch norm to replace")
+    for name, norm in norms.items():
+        network.set_submodule(name, nn.InstanceNorm2d(norm.num_features, affine=True))
+
+
+def _convnet(depth: int, width: int, num_classes: int, size_px: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for block in range(depth):
+        layers += [
+            nn.Conv2d(3 if block == 0 else width, width, 3, padding=1),
+            nn.GroupNorm(width, width),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
+        ]
+    side = size_px // 2**depth
+    if side == 0:
+        raise ValueError(f"convnet-{depth}-{width} halves {size_px} px away: at most {size_px.bit_length() - 1} blocks")
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * side * side, num_classes))

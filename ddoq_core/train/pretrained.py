@@ -1,0 +1,96 @@
+"""Classifiers whose weights come from elsewhere: timm's hub or a checkpoint, for all or some of ImageNet's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from ddoq_core.devices import best_device
+from ddoq_core.imagenet import imagenet_index
+from ddoq_core.train.networks import Classifier, ClassifierSpec, build_classifier, build_network
+
+IMAGENET_CLASSES = 1000
+
+
+def load_pretrained(spec: ClassifierSpec, class_names: Sequence[str]) -> Classifier:
+    """timm's pretrained network with its normalisation, its head brought to the classes.
+
+    Raises ValueError where the head's classes are not these: neither as many, nor ImageNet's by their WordNet ids.
+    """
+    described = timm.get_pretrained_cfg(spec.architecture)
+    num_classes = described.num_classes if described else None
+    if num_classes is None:
+        raise ValueError(f"timm has no pretrained weights of {spec.architecture!r}")
+    network = build_network(replace(spec, num_classes=num_classes), pretrained=True)
+    _fit_head(network, num_classes, class_names, f"timm's {spec.architecture}")
+    return _normalised(network)
+
+
+def load_checkpoint(spec: ClassifierSpec, path: str, class_names: Sequence[str]) -> Classifier:
+    """A whole classifier's weights, as the stage teacher writes them, or a network's (.safetensors or a state dict).
+
+    A network of timm is given timm's normalisation, and one of ImageNet's 1,000 classes is brought to the classes by
+    their WordNet ids. Raises ValueError where the weights do not fit.
+    """
+    state = _read(path)
+    if any(name.startswith("network.") for name in state):
+        model = build_classifier(spec)
+        _fill(model, state, path)
+        return model
+    network = build_network(spec)
+    try:
+        _fill(network, state, path)
+    except ValueError:
+        if len(class_names) == IMAGENET_CLASSES or None in map(imagenet_index, class_names):
+            raise
+        network = build_network(replace(spec, num_classes=IMAGENET_CLASSES))
+        _fill(network, state, path)
+        _fit_head(network, IMAGENET_CLASSES, class_names, path)
+    return _normalised(network)
+
+
+def _normalised(network: nn.Module) -> Classifier:
+    if not hasattr(network, "pretrained_cfg"):
+        return Classifier(network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).to(best_device())
+    data = resolve_model_data_config(network)
+    return Classifier(network, data["mean"], data["std"]).to(best_device())
+
+
+def _read(path: str) -> dict[str, Any]:
+    if path.endswith(".safetensors"):
+        return dict(load_file(path))
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return dict(state.get("state_dict", state))
+
+
+def _fill(module: nn.Module, state: dict[str, Any], path: str) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint {path} does not fit: {str(error).splitlines()[0]}") from error
+
+
+def _fit_head(network: Any, num_classes: int, class_names: Sequence[str], what: str) -> None:
+    """Keep of a head of ImageNet's 1,000 classes the outputs of these, by WordNet id and in this order."""
+    rows = [imagenet_index(name) for name in class_names]
+    if num_classes != IMAGENET_CLASSES or None in rows:
+        if num_classes == len(class_names):
+            return
+        unknown = next((name for name, row in zip(class_names, rows, strict=True) if row is None), class_names[0])
+        raise ValueError(
+            f"{what} knows {num_classes} classes, and {unknown!r} of the recipe's {len(class_names)} is not among them "
+            "by WordNet id: give a checkpoint of these classes, or no teacher.weights to train one"
+        )
+    head = network.get_classifier()
+    if not isinstance(head, nn.Linear):
+        raise ValueError(f"{what} ends in {type(head).__name__}, of which single classes cannot be kept")
+    weight, bias = head.weight.data[rows], head.bias.data[rows]
+    network.reset_classifier(len(class_names))
+    network.get_classifier().load_state_dict({"weight": weight, "bias": bias})

@@ -1,0 +1,117 @@
+"""Training of students on weighted distilled images, and the teacher's labels for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ddoq_core.devices import mixed_precision
+from ddoq_core.fitting import Keeper, by_epoch, seeded, weight_decay_groups
+from ddoq_core.train.augment import apply
+from ddoq_core.train.networks import Classifier
+from ddoq_core.train.stored_labels import (
+    Lesson,
+    StoredLabels,
+    batch_of,
+    hard_label_loss,
+    num_batches,
+    pack_epoch,
+    soft_label_loss,
+)
+from ddoq_core.train.teachers import Protocol, fit_classifier
+
+
+class Lessons:
+    """The distilled images (n, S, S, 3) uint8 on the device, and what each step of a training sees of them.
+
+    weights  (n,), for the drawing of pictures where the protocol has them in the sampling
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        weights: NDArray[np.float64],
+        protocol: Protocol,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).contiguous().to(device)
+        self.chances = torch.from_numpy(weights) if protocol.weights_in == "sampling" else None
+        self.protocol, self.seed = protocol, seed
+        self.per_epoch = num_batches(len(images), protocol.batch_size)
+
+    def lesson(self, step: int, generator: torch.Generator) -> Lesson:
+        """A step's pictures and their augmentation, without labels."""
+        rows = batch_of(step, len(self.x), self.protocol.batch_size, self.seed, self.chances)
+        draws = self.protocol.draw(len(rows), self.x.shape[-1], generator, cutmix=self.protocol.cutmix)
+        return Lesson(rows, draws)
+
+    def pictures(self, lesson: Lesson) -> torch.Tensor:
+        """The augmented batch (B, 3, S, S) in [0, 1]."""
+        return apply(self.x[lesson.rows.to(self.x.device)].float().div_(255), lesson.draws)
+
+
+def train_student(
+    model: Classifier,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    protocol: Protocol,
+    teacher: Classifier | StoredLabels | None,
+    seed: int,
+    keeper: Keeper,
+) -> list[float]:
+    """Fit a student to distilled images (n, S, S, 3) with labels (n,) and training weights (n,). Returns losses.
+
+    teacher  labels every augmented batch as it is drawn; or labelled them before, by `label_epoch` with this seed and
+             protocol; or None: the classes are the labels
+    L = (1/B) Σ w_i KL_i at temperature T (arXiv 2501.07681, step 5), with classes the weighted cross entropy.
+    """
+    device, size_px = model.mean.device, images.shape[1]
+    lessons = Lessons(images, weights, protocol, seed, device)
+    in_loss = weights if protocol.weights_in == "loss" else np.ones(len(images))
+    y, w = torch.from_numpy(labels).to(device), torch.from_numpy(in_loss).float().to(device)
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        lesson = teacher.lesson(step) if isinstance(teacher, StoredLabels) else lessons.lesson(step, generator)
+        batch, rows = lessons.pictures(lesson), lesson.rows.to(device)
+        if isinstance(teacher, Classifier):
+            lesson = replace(lesson, logits=ask(teacher, batch))
+        with mixed_precision(device):
+            answer = model(batch)
+        if lesson.logits is None:
+            return hard_label_loss(answer.float(), y[rows], w[rows], lesson.draws, size_px)
+        mixed = lesson.draws.mix(w[rows], size_px)
+        return soft_label_loss(answer.float(), lesson.logits.to(device), mixed, protocol.temperature)
+
+    optimizer = optimizer_of(model, protocol)
+    schedule = by_epoch(optimizer, protocol.schedule, protocol.num_epochs, lessons.per_epoch)
+    return fit_classifier(model, loss, protocol.num_epochs * lessons.per_epoch, optimizer, schedule, seed, keeper)
+
+
+def label_epoch(teacher: Classifier, lessons: Lessons, epoch: int, top_k: int | None = None) -> dict[str, NDArray[Any]]:
+    """The teacher's labels for an epoch of the training with these lessons, packed by pack_epoch."""
+    generator, found = torch.Generator(), []
+    for step in range(epoch * lessons.per_epoch, (epoch + 1) * lessons.per_epoch):
+        lesson = lessons.lesson(step, seeded(generator, lessons.seed, step))
+        found.append(replace(lesson, logits=ask(teacher, lessons.pictures(lesson))))
+    return pack_epoch(found, top_k=top_k, temperature=lessons.protocol.temperature)
+
+
+@torch.inference_mode()
+def ask(teacher: Classifier, batch: torch.Tensor) -> torch.Tensor:
+    """The teacher's logits (B, C) float32 for pictures (B, 3, S, S)."""
+    with mixed_precision(batch.device):
+        return teacher(batch).float()
+
+
+def optimizer_of(model: Classifier, protocol: Protocol) -> torch.optim.Optimizer:
+    """AdamW with weight decay on matrices only (SRe2L), or SGD with weight decay on all (IDC), as published."""
+    if protocol.optimizer == "sgd":
+        rate, decay = protocol.learning_rate, protocol.weight_decay
+        return torch.optim.SGD(model.parameters(), rate, momentum=protocol.momentum, weight_decay=decay)
+    return torch.optim.AdamW(weight_decay_groups(model, protocol.weight_decay), protocol.learning_rate)

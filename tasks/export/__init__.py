@@ -1,0 +1,1 @@
+"""The distilled set as other tools read it, one file a format."""

@@ -1,0 +1,1 @@
+"""What several stages read: sources, images, models, and each other's stores. Knows no stage."""

@@ -1,0 +1,107 @@
+"""Real images for the stages that look at pixels."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.artifact import Artifact
+from storage.files import canonical_json, sha256_of
+from storage.index import Index
+from storage.sources import Location, RefusedImage, Source, SourceError
+from storage.sources.examination import num_cores
+from tasks.inputs.sources import open_data
+from tasks.recipe.settings import DataConfig, ImageConfig
+
+AHEAD_IMAGES = 64  # decoded beyond the batch that is asked for, which bounds memory
+MAX_THREADS = 16
+BATCH_IMAGES = 256  # classified together
+KEPT_BYTES = 128 << 20  # of a split that is classified again and again
+
+_kept: dict[str, list[NDArray[np.uint8]]] = {}  # the last such split of this process
+
+
+def source_of(shard: Artifact) -> Source:
+    """The source that a finished shard artifact has listed; the same object for every call in a process."""
+    return _source(shard.path, canonical_json(shard.config), shard.content())
+
+
+@lru_cache(maxsize=2)
+def _source(folder: Path, config: bytes, content: str) -> Source:
+    return open_data(DataConfig.model_validate_json(config), folder / "unpacked")
+
+
+def read_batches(
+    shard: Artifact, index: Index, batches: Iterable[NDArray[np.int64]], images: ImageConfig
+) -> Iterator[NDArray[np.uint8]]:
+    """Images (B, S, S, 3) uint8 of each batch of rows of the index, in order; threads decode ahead of the reader.
+
+    Raises SourceError for an image that can no longer be read.
+    """
+    from ddoq_core.images import preprocess
+
+    source = source_of(shard)
+
+    def read(location: Location) -> NDArray[np.uint8]:
+        try:
+            return preprocess(source.open(location), images.size_px, images.resize)
+        except RefusedImage as error:
+            raise SourceError(
+                f"image {error.path} can no longer be read ({error.reason}): repair or remove it"
+            ) from error
+
+    pool = ThreadPoolExecutor(min(MAX_THREADS, num_cores()))
+    ahead: deque[list[Future[NDArray[np.uint8]]]] = deque()
+    try:
+        for rows in batches:
+            ahead.append([pool.submit(read, location) for location in index.locations(rows)])
+            while ahead and sum(map(len, ahead)) >= AHEAD_IMAGES + len(ahead[0]):
+                yield np.stack([future.result() for future in ahead.popleft()])
+        while ahead:
+            yield np.stack([future.result() for future in ahead.popleft()])
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def read_images(shard: Artifact, index: Index, rows: NDArray[np.int64], images: ImageConfig) -> NDArray[np.uint8]:
+    """Images (n, S, S, 3) uint8 of rows of the index. Raises SourceError for one that can no longer be read."""
+    found = np.empty((len(rows), images.size_px, images.size_px, 3), np.uint8)
+    batches = [rows[k : k + AHEAD_IMAGES] for k in range(0, len(rows), AHEAD_IMAGES)]
+    for k, batch in enumerate(read_batches(shard, index, batches, images)):
+        found[k * AHEAD_IMAGES : k * AHEAD_IMAGES + len(batch)] = batch
+    return found
+
+
+def read_split(
+    shard: Artifact, index: Index, split: str, images: ImageConfig
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """All images (n, S, S, 3) uint8 and labels (n,) of a split."""
+    rows = index.rows(split)
+    return read_images(shard, index, rows, images), index.labels(rows)
+
+
+def classify_split(
+    model: Any, shard: Artifact, index: Index, split: str, images: ImageConfig
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Logits (n, C) of a classifier for all images of a split, and their labels (n,). Of a large split few images are
+    in memory at a time; a small one stays there, as hundreds of students may be asked about it."""
+    from ddoq_core.train.teachers import predict
+
+    rows = index.rows(split)
+    batches = [rows[k : k + BATCH_IMAGES] for k in range(0, len(rows), BATCH_IMAGES)]
+    pictures: Iterable[NDArray[np.uint8]] = read_batches(shard, index, batches, images)
+    if 3 * images.size_px**2 * len(rows) <= KEPT_BYTES:
+        key = sha256_of([shard.content(), split, images.model_dump()])
+        if key not in _kept:
+            _kept.clear()
+            _kept[key] = list(pictures)
+        pictures = _kept[key]
+    logits = [predict(model, batch) for batch in pictures]
+    return np.concatenate(logits), index.labels(rows)

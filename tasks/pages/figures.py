@@ -1,0 +1,106 @@
+"""Figures of a comparison, from its results (a row per images per class, cell and student)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tasks.pages.render import png_of
+
+COLOURS = {"diffusion": "#4878a8", "autoencoder": "#6aa56a", "medoid": "#c08a3e", "random": "#a85448"}
+MARKERS = "osD^v*"
+LINES = {"uniform": ":", "sqrt": "--", "mass": "-"}
+Row = dict[str, Any]
+
+
+def figures(results: list[Row]) -> dict[str, bytes]:
+    """By name, as PNG."""
+    return {"accuracy": _accuracy(results), "curves": _curves(results), "theory": _theory(results)}
+
+
+def _accuracy(results: list[Row]) -> bytes:
+    """Top-1 with its interval, a panel for each number of images per class and student."""
+    from matplotlib.figure import Figure
+
+    panels = list(dict.fromkeys((row["ipc"], row["architecture"]) for row in results))
+    rows = {key: [r for r in results if (r["ipc"], r["architecture"]) == key] for key in panels}
+    heights = [len(part) for part in rows.values()]
+    figure = Figure(figsize=(9, 0.2 * sum(heights) + 1.0 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axis, ((ipc, architecture), part) in zip(axes, rows.items(), strict=True):
+        for y, row in enumerate(part):
+            mean, half = 100 * row["top1_mean"], 100 * row["top1_half"]
+            axis.errorbar(mean, y, xerr=half, fmt="o", ms=4, capsize=2, color=COLOURS[row["pictures"]])
+        axis.set_yticks(range(len(part)), [row["cell"] for row in part], fontsize=7)
+        axis.set_ylim(len(part) - 0.5, -0.5)
+        low, high = axis.get_xlim()
+        axis.set_xlim(max(low, 0), min(high, 100))
+        axis.grid(axis="x", alpha=0.3)
+        axis.set_xlabel("top-1 accuracy, %, with 95 % interval over seeds")
+        axis.set_title(f"{ipc} images per class, {architecture}", fontsize=9)
+    return png_of(figure)
+
+
+def _curves(results: list[Row]) -> bytes:
+    """W2 of weighted centroids and top-1 against the images per class, both on logarithmic axes."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    from ddoq_core.measure.wasserstein import effective_dimension
+
+    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    architecture = results[0]["architecture"]
+    in_loss = [row for row in results if row["architecture"] == architecture and row["weights_in"] == "loss"]
+    at = {(row["ipc"], row["quantizer"], row["pictures"], row["weights"]): row for row in in_loss}
+    ipcs = sorted({ipc for ipc, *_ in at})
+    quantizers = list(dict.fromkeys(row["quantizer"] for row in in_loss))
+    of_one = {row["pictures"]: row for row in in_loss if row["ipc"] == 1}  # where every line of its pictures begins
+    for _, quantizer, pictures, weights in [key for key in at if key[0] == ipcs[-1]]:
+        rows = [of_one[pictures] if ipc == 1 else at[ipc, quantizer, pictures, weights] for ipc in ipcs]
+        marker = MARKERS[quantizers.index(quantizer) % len(MARKERS)]
+        style = {"color": COLOURS[pictures], "ls": LINES.get(weights, "-."), "marker": marker, "ms": 4}
+        if pictures != "autoencoder":  # whose centroids are those of diffusion
+            w2 = [row["w2"] for row in rows]
+            fit = f", d_eff {effective_dimension(ipcs, w2):.0f}" if len(ipcs) > 1 else ""
+            left.plot(ipcs, w2, label=f"{rows[-1]['cell']}{fit}", **style)
+        right.plot(ipcs, [100 * row["top1_mean"] for row in rows], **style)
+    for axis, name in ((left, "W2 to the class"), (right, f"top-1 of {architecture}, %")):
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xticks(ipcs, [str(ipc) for ipc in ipcs])
+        axis.minorticks_off()
+        axis.yaxis.set_major_locator(MaxNLocator(6))
+        axis.yaxis.set_major_formatter(ScalarFormatter())
+        axis.set_xlabel("images per class K")
+        axis.set_ylabel(name)
+        axis.grid(alpha=0.3)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=6)
+    return png_of(figure)
+
+
+def _theory(results: list[Row]) -> bytes:
+    """The gradient gap, which Theorem 1 bounds, and the accuracy against W2."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    architecture = results[0]["architecture"]
+    ipcs = sorted({row["ipc"] for row in results})
+    for k, ipc in enumerate(ipcs):
+        for pictures, colour in COLOURS.items():
+            own = {"ipc": ipc, "pictures": pictures, "architecture": architecture}
+            rows = [row for row in results if own.items() <= row.items()]
+            style = {"color": colour, "marker": MARKERS[k % len(MARKERS)], "s": 18, "label": f"{pictures}, K = {ipc}"}
+            w2 = np.array([row["w2"] for row in rows])
+            if rows:
+                left.scatter(w2, [row["gradient"] for row in rows], **style)
+                right.scatter(w2, [100 * row["top1_mean"] for row in rows], **style)
+    left.set_ylabel("gradient gap at an untrained student")
+    right.set_ylabel(f"top-1 of {architecture}, %")
+    for axis in (left, right):
+        axis.set_xlabel("W2 to the class")
+        axis.grid(alpha=0.3)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=6)
+    return png_of(figure)

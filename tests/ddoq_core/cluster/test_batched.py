@@ -1,0 +1,103 @@
+"""Many classes at once give what one at a time gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ddoq_core import quantize
+from ddoq_core.cluster import exact
+from ddoq_core.cluster.batched import quantize_batch
+from ddoq_core.cluster.batched_gram import BatchCells, seed_cells
+from ddoq_core.cluster.gram import Cells, nearest_seed, seed_points, uniform_numbers
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+]
+
+
+def classes(seed: int = 0) -> list[np.ndarray]:
+    """Classes of several sizes in 40 dimensions, one with duplicates."""
+    rng = np.random.default_rng(seed)
+    sets = [rng.standard_normal((n, 40)).astype(np.float32) + 5 for n in (120, 90, 133, 60)]
+    sets[3][30:] = sets[3][:30]
+    return sets
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batch_is_as_good_as_single_classes(device: str) -> None:
+    found = quantize_batch(classes(), 12, seeds=[1, 2, 3, 4], device=device)
+    for z, q, seed in zip(classes(), found, [1, 2, 3, 4], strict=True):
+        alone = quantize(z, 12, seed=seed)
+        assert q.inertia == pytest.approx(alone.inertia, rel=1e-2)
+        assert q.counts.sum() == len(z)
+        assert q.counts.min() >= 1
+        assert (np.diff(q.counts) <= 0).all()
+        for k in range(12):
+            np.testing.assert_allclose(q.centroids[k], z[q.assignment == k].mean(axis=0), atol=1e-4)
+        assert (q.assignment[q.medoids] == np.arange(12)).all()
+        assert q.w2 == pytest.approx(np.sqrt(np.square(z - q.centroids[q.assignment]).sum() / len(z)), rel=1e-5)
+        cells = Cells(exact.gram_matrix(z - z.mean(axis=0)), q.assignment.astype(np.intp), 12)
+        assert cells.single_moves() == 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_neither_company_nor_memory_changes_a_class(device: str) -> None:
+    together = quantize_batch(classes(), 7, seeds=[0] * 4, device=device)
+    small = quantize_batch(classes(), 7, seeds=[0] * 4, device=device, max_bytes=1)
+    for a, b in zip(together, small, strict=True):
+        assert a.inertia == pytest.approx(b.inertia, rel=1e-5)
+        np.testing.assert_array_equal(a.assignment, b.assignment)
+
+
+def test_seeding_and_lloyd_are_those_of_the_plain_path() -> None:
+    z = classes()[0].astype(np.float64)
+    gram = exact.gram_matrix((z - z.mean(axis=0)).astype(np.float32))
+    seeds = np.random.SeedSequence(5).spawn(3)
+    uniform = torch.from_numpy(uniform_numbers(seeds, 9)[None])
+    batch = torch.from_numpy(gram)[None]
+    real = torch.ones(1, len(z), dtype=torch.bool)
+    cells = BatchCells(batch, real, seed_cells(batch, real, uniform), 9)
+    singles = [Cells(gram, nearest_seed(gram, s), 9) for s in seed_points(gram, 9, seeds)]
+    for _ in range(4):
+        for r, single in enumerate(singles):
+            np.testing.assert_array_equal(cells.assignment[0, r], single.assignment)
+            assert cells.inertia()[0, r].item() == pytest.approx(single.inertia)
+            single.lloyd_step()
+        cells.lloyd_step()
+
+
+def test_disjoint_moves_only_lower_the_inertia() -> None:
+    z = classes()[2]
+    gram = torch.from_numpy(exact.gram_matrix(z - z.mean(axis=0)))[None]
+    start = torch.arange(len(z)).expand(1, 1, -1) % 10
+    cells = BatchCells(gram, torch.ones(1, len(z), dtype=torch.bool), start.clone(), 10)
+    inertia = [cells.inertia().item()]
+    while cells.disjoint_moves():
+        inertia.append(cells.inertia().item())
+    assert len(inertia) > 5
+    assert (np.diff(inertia) < 0).all()
+    drifted = cells.inertia().item()
+    cells.refresh()
+    assert drifted == pytest.approx(cells.inertia().item(), rel=1e-9)
+
+
+def test_tied_moves_of_equal_points_do_not_collide() -> None:
+    z = np.repeat(np.random.default_rng(3).standard_normal((10, 4)), 6, axis=0).astype(np.float32)
+    [q] = quantize_batch([z], 10, seeds=[0])
+    assert q.inertia == pytest.approx(0, abs=1e-6)
+    np.testing.assert_array_equal(q.counts, np.full(10, 6))
+
+
+def test_edges_are_those_of_the_plain_path() -> None:
+    constant, few = np.full((9, 3), 2.0, np.float32), np.eye(4, 3, dtype=np.float32)
+    first, second = quantize_batch([constant, few], 4, seeds=[0, 0])
+    assert first.inertia == 0
+    assert first.counts.min() >= 1
+    assert second.inertia == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match="5 points asked for, but the class has 4"):
+        quantize_batch([few], 5, seeds=[0])
+    with pytest.raises(ValueError, match="2 classes need as many seeds, got 1"):
+        quantize_batch([constant, few], 2, seeds=[0])

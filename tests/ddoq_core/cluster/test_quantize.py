@@ -1,0 +1,228 @@
+"""The public quantiser: what every method promises, and what it refuses."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import KMeans
+
+from ddoq_core import Quantization, quantize
+from ddoq_core.cluster.balanced import equal_cells
+from ddoq_core.cluster.quantize import METHODS, Method
+from ddoq_core.measure.wasserstein import w2
+
+SHUFFLABLE = sorted(set(METHODS) - {"stream", "stream-d4m"})
+
+
+def blobs(n: int, d: int, seed: int, spread: float = 1.0) -> np.ndarray:
+    """n points around 5 centres in d dimensions, float32."""
+    rng = np.random.default_rng(seed)
+    return (4 * rng.standard_normal((5, d))[rng.integers(5, size=n)] + spread * rng.standard_normal((n, d))).astype(
+        np.float32
+    )
+
+
+def problems() -> st.SearchStrategy[tuple[np.ndarray, int]]:
+    """Points, at times with duplicates, and a K that fits them."""
+    shapes = st.tuples(st.integers(1, 40), st.integers(1, 6), st.integers(0, 10**6), st.booleans())
+
+    def build(args: tuple[int, int, int, bool]) -> st.SearchStrategy[tuple[np.ndarray, int]]:
+        n, d, seed, repeat = args
+        z = blobs(n, d, seed)
+        return st.tuples(st.just(z[np.arange(n) % max(1, n // 3)] if repeat else z), st.integers(1, n))
+
+    return shapes.flatmap(build)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=25, deadline=None)
+@given(problem=problems(), seed=st.integers(0, 99))
+def test_every_method_gives_full_cells_and_true_measures(
+    method: Method, problem: tuple[np.ndarray, int], seed: int
+) -> None:
+    z, k = problem
+    q = quantize(z, k, method=method, seed=seed)
+    assert q.centroids.shape == (k, z.shape[1]) and q.centroids.dtype == np.float32
+    assert q.counts.dtype == np.int64 and q.counts.min() >= 1 and q.counts.sum() == len(z)
+    assert (np.bincount(q.assignment, minlength=k) == q.counts).all()
+    assert (np.diff(q.counts) <= 0).all()
+    assert (q.assignment[q.medoids] == np.arange(k)).all()
+    gap = z.astype(np.float64) - q.centroids[q.assignment]
+    assert q.inertia == pytest.approx(np.square(gap).sum(), rel=1e-4, abs=1e-6)
+    assert q.w2 == pytest.approx(np.sqrt(q.inertia / len(z)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(problem=problems())
+def test_exact_centroids_are_the_means_of_their_nearest_points(problem: tuple[np.ndarray, int]) -> None:
+    z, k = problem
+    q = quantize(z, k)
+    for cell in range(k):
+        np.testing.assert_allclose(q.centroids[cell], z[q.assignment == cell].mean(axis=0), atol=1e-4)
+    squares = np.square(z[:, None] - q.centroids).sum(axis=2)  # (n, K)
+    own = squares[np.arange(len(z)), q.assignment]
+    np.testing.assert_allclose(own, squares.min(axis=1), atol=1e-3)
+
+
+@pytest.mark.parametrize("method", SHUFFLABLE)
+@settings(max_examples=25, deadline=None)
+@given(problem=problems(), seed=st.integers(0, 99))
+def test_order_of_the_points_changes_labels_only(method: Method, problem: tuple[np.ndarray, int], seed: int) -> None:
+    z, k = problem
+    shuffle = np.random.default_rng(seed).permutation(len(z))
+    q, shuffled = quantize(z, k, method=method), quantize(z[shuffle], k, method=method)
+    np.testing.assert_array_equal(q.centroids, shuffled.centroids)
+    np.testing.assert_array_equal(q.counts, shuffled.counts)
+    np.testing.assert_array_equal(z[q.medoids], z[shuffle][shuffled.medoids])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_mass_weights_make_w2_free(method: Method) -> None:
+    z = blobs(120, 8, seed=1)
+    q = quantize(z, 7, method=method)
+    assert w2(z, q.centroids, q.masses) == pytest.approx(q.w2, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_seed_decides(method: Method) -> None:
+    z = blobs(200, 8, seed=2)
+    first, again = (quantize(z, 9, method=method, seed=5) for _ in range(2))
+    np.testing.assert_array_equal(first.centroids, again.centroids)
+    if method in ("random", "clvq"):
+        assert not np.array_equal(first.centroids, quantize(z, 9, method=method, seed=6).centroids)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_as_many_points_as_data_gives_the_data(method: Method) -> None:
+    z = blobs(17, 3, seed=3)
+    q = quantize(z, 17, method=method)
+    np.testing.assert_allclose(q.centroids[q.assignment], z, atol=1e-6)
+    assert q.inertia == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_constant_class_is_split_into_full_cells(method: Method) -> None:
+    q = quantize(np.full((12, 4), 3.5, np.float32), 5, method=method)
+    assert q.counts.min() >= 1 and q.inertia == 0 and len(set(q.medoids)) == 5
+    np.testing.assert_array_equal(q.centroids, np.full((5, 4), 3.5))
+
+
+def test_far_from_the_origin_nothing_is_lost() -> None:
+    z = blobs(300, 16, seed=4, spread=0.1)
+    near, far = quantize(z, 5), quantize(z + 1000, 5)
+    assert far.inertia == pytest.approx(near.inertia, rel=1e-2)
+    np.testing.assert_allclose(far.centroids, near.centroids + 1000, atol=1e-3)
+
+
+def test_beside_a_far_outlier_every_point_still_has_its_nearest_centroid() -> None:
+    z = np.random.default_rng(0).standard_normal((1200, 900)).astype(np.float32)
+    z[0] *= 1e4
+    q = quantize(z, 8)
+    squares = np.array([np.square(z - c, dtype=np.float64).sum(axis=1) for c in q.centroids])  # (K, n)
+    own = squares[q.assignment, np.arange(len(z))]
+    # The outlier moves the mean, so points have |x|² ≈ 6e4, of whose float32 products a tie of 930 is known to 0.02.
+    assert (own <= squares.min(axis=0) * (1 + 1e-4)).all()
+
+
+def test_float16_points_are_taken_at_their_values() -> None:
+    z = blobs(150, 8, seed=5).astype(np.float16)
+    half, single = quantize(z, 6), quantize(z.astype(np.float32), 6)
+    np.testing.assert_array_equal(half.centroids, single.centroids)
+
+
+def test_exact_beats_twenty_runs_of_lloyd() -> None:
+    z = np.random.default_rng(6).standard_normal((400, 64)).astype(np.float32)
+    lloyd = KMeans(20, n_init=20, random_state=0).fit(z).inertia_
+    assert quantize(z, 20).inertia < 0.99 * lloyd
+
+
+def test_more_starts_are_never_worse() -> None:
+    z = np.random.default_rng(7).standard_normal((300, 16)).astype(np.float32)
+    inertia = [quantize(z, 12, num_starts=s).inertia for s in (1, 2, 4, 8)]
+    assert (np.diff(inertia) <= 1e-3).all() and inertia[-1] < inertia[0]
+
+
+def test_a_class_too_large_for_a_gram_matrix_is_quantised_by_lloyd() -> None:
+    z = blobs(9000, 4, seed=8)
+    q = quantize(z, 5, num_starts=2)
+    assert q.inertia == pytest.approx(KMeans(5, n_init=5, random_state=0).fit(z).inertia_, rel=1e-3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(problem=problems())
+def test_balanced_cells_differ_by_one_point_at_most(problem: tuple[np.ndarray, int]) -> None:
+    z, k = problem
+    q = quantize(z, k, method="balanced")
+    assert q.counts.max() - q.counts.min() <= 1
+
+
+def test_balanced_is_the_better_uniform_barycenter() -> None:
+    z = np.concatenate([blobs(90, 8, seed=10), 20 + blobs(10, 8, seed=11)])
+    uniform = np.ones(6)
+    balanced, exact, stream = (quantize(z, 6, method=m) for m in ("balanced", "exact", "stream"))
+    assert w2(z, balanced.centroids, uniform) < 0.9 * w2(z, exact.centroids, uniform)
+    assert w2(z, balanced.centroids, uniform) < 0.9 * w2(z, stream.centroids, uniform)
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(1, 6), k=st.integers(1, 4), seed=st.integers(0, 10**6))
+def test_equal_cells_are_the_cheapest(n: int, k: int, seed: int) -> None:
+    k = min(k, n)
+    cost = np.random.default_rng(seed).random((n, k))
+    cells = equal_cells(cost)
+    allowed = [c for c in itertools.product(range(k), repeat=n) if np.ptp(np.bincount(np.array(c), minlength=k)) <= 1]
+    cheapest = min(cost[np.arange(n), list(c)].sum() for c in allowed)
+    assert np.ptp(np.bincount(cells, minlength=k)) <= 1
+    assert cost[np.arange(n), cells].sum() == pytest.approx(cheapest)
+
+
+def test_stream_includes_leftovers_and_d4m_drops_them() -> None:
+    z = blobs(10, 3, seed=9)
+    z[8:] += 100  # only the incomplete batch sees these
+    whole, d4m = quantize(z, 4, method="stream"), quantize(z, 4, method="stream-d4m")
+    assert d4m.centroids.max() < 20 < whole.centroids.max()
+
+
+def test_clvq_with_inverse_counts_keeps_running_means() -> None:
+    z = np.array([[0.0], [2.0], [4.0], [6.0]], np.float32)
+    q = quantize(z, 1, method="clvq")
+    assert q.centroids[0, 0] == pytest.approx(3.0)
+    q = quantize(z, 1, method="clvq", step=(1.0, 0.0))  # γ = 1: the centroid jumps to the last point seen
+    assert q.centroids[0, 0] in z
+
+
+@pytest.mark.parametrize(
+    ("z", "k", "options", "words"),
+    [
+        (np.zeros((3, 2)), 4, {}, "4 points asked for, but the class has 3"),
+        (np.zeros((3, 2)), 0, {}, "0 points asked for"),
+        (np.zeros((3, 2, 2)), 1, {}, r"got shape \(3, 2, 2\)"),
+        (np.array([[1.0], [np.nan]]), 1, {}, "1 of 2 points are not finite"),
+        (np.eye(3), 2, {"method": "medians"}, "'medians' is not one of exact"),
+        (np.eye(3), 2, {"num_starts": 0}, "num_starts must be at least 1, got 0"),
+        (np.eye(5), 3, {"method": "stream", "batch_size": 2}, "batch_size 2 is smaller than the 3"),
+        (np.eye(5), 3, {"method": "clvq", "step": (0.0, 1.0)}, "a > 0"),
+    ],
+)
+def test_bad_input_is_refused_with_its_values(z: np.ndarray, k: int, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        quantize(z, k, **options)
+
+
+def test_the_result_is_frozen() -> None:
+    q = quantize(blobs(10, 2, seed=0), 2)
+    assert isinstance(q, Quantization)
+    with pytest.raises(AttributeError):
+        q.w2 = 0.0  # type: ignore[misc]
+
+
+def test_importing_the_core_stays_light() -> None:
+    code = "import sys, ddoq_core; print({'torch', 'prefect', 'zarr', 'dask', 'ot'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

@@ -1,0 +1,119 @@
+"""Where sampling starts and what steers it, on a prior that is known exactly: each class a Gaussian."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, PNDMScheduler
+
+from ddoq_core.decode.prior import Prior, matched_timestep, noise_of, unit_seeds
+from ddoq_core.decode.training import Aim, new_scheduler
+from tests.pipelines import SD_SCHEDULE
+
+MEANS = torch.tensor([-1.0, 1.0, 0.0])  # of two classes, and of no class
+STD = 0.5
+SHAPE = (2, 4, 4)
+SEEDS = unit_seeds(6, 0, "n01")
+LABELS = torch.tensor([0, 1] * 3)
+SETTINGS: dict[str, Any] = {"strength": 0.7, "guidance_scale": 1.0, "num_steps": 50, "seeds": SEEDS}
+
+
+def gaussian_prior(scheduler: Any = None) -> Prior:
+    """The best possible denoiser of latents N(mean of the class, STD²), conditioned on that mean."""
+    scheduler = scheduler or DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, clip_sample=False)
+
+    def denoise(z: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        kept = scheduler.alphas_cumprod[t.long()].view(-1, 1, 1, 1)
+        mean = kept.sqrt() * condition.view(-1, 1, 1, 1)
+        return (1 - kept).sqrt() * (z - mean) / (kept * STD**2 + 1 - kept)
+
+    return Prior(denoise, scheduler, MEANS[:2], MEANS[2])
+
+
+def centroids() -> torch.Tensor:
+    return MEANS[LABELS].view(-1, 1, 1, 1) + STD * noise_of(unit_seeds(6, 1, "centroids"), SHAPE)
+
+
+def distances(found: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    return (found - z).flatten(1).norm(dim=1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "start"),
+    [
+        ({"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}, 495),  # of a DiT
+        ({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}, 701),  # of Stable Diffusion
+    ],
+)
+def test_the_start_matched_to_d4m(schedule: dict[str, Any], start: int) -> None:
+    scheduler = DDIMScheduler(**schedule)
+    assert matched_timestep(scheduler) == start
+    assert scheduler.alphas_cumprod[start].item() == pytest.approx(0.082, abs=5e-4)
+
+
+def test_without_a_strength_stable_diffusion_starts_as_at_seven_tenths() -> None:
+    prior = gaussian_prior(PNDMScheduler(**SD_SCHEDULE, skip_prk_steps=True, set_alpha_to_one=False))
+    noise = noise_of(SEEDS, SHAPE)
+    found = [prior.sample(centroids(), LABELS, noise, **{**SETTINGS, "strength": s}) for s in (None, 0.7, 0.66)]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("sampler", ["given", "ddim", "ddpm"])
+def test_every_sampler_draws_the_class(sampler: Any) -> None:
+    prior, seeds = gaussian_prior().with_sampler(sampler), unit_seeds(200, 0, "n01")
+    labels = torch.arange(200) % 2
+    settings = {**SETTINGS, "strength": 1.0, "num_steps": 250, "seeds": seeds}
+    found = prior.sample(torch.zeros(200, *SHAPE), labels, noise_of(seeds, SHAPE), **settings)
+    for label in (0, 1):
+        of_class = found[labels == label]
+        assert of_class.mean().item() == pytest.approx(MEANS[label].item(), abs=0.1)
+        assert of_class.std().item() == pytest.approx(STD, rel=0.1)
+
+
+def test_noise_of_the_steps_depends_on_a_pictures_seed_alone() -> None:
+    prior, z, noise = gaussian_prior().with_sampler("ddpm"), centroids(), noise_of(SEEDS, SHAPE)
+    together = prior.sample(z, LABELS, noise, **SETTINGS)
+    torch.manual_seed(9)
+    assert torch.equal(prior.sample(z, LABELS, noise, **SETTINGS), together)
+    alone = prior.sample(z[4:], LABELS[4:], noise[4:], **{**SETTINGS, "seeds": SEEDS[4:]})
+    torch.testing.assert_close(alone, together[4:])
+    others = prior.sample(z, LABELS, noise, **{**SETTINGS, "seeds": SEEDS[::-1]})
+    assert (distances(others, together) > 0.1).all()
+
+
+def test_the_centroid_comes_back_from_its_own_noise() -> None:
+    prior, z = gaussian_prior(), centroids()
+    settings = {**SETTINGS, "strength": 1.0}
+    inverted = prior.sample(z, LABELS, noise_of(SEEDS, SHAPE), **settings, inversion=True)
+    random = prior.sample(z, LABELS, noise_of(SEEDS, SHAPE), **settings)
+    assert (distances(inverted, z) < 0.15 * distances(random, z)).all()
+    assert torch.equal(inverted, prior.sample(z, LABELS, torch.zeros_like(z), **settings, inversion=True))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_guidance_towards_the_centroid_brings_samples_nearer(sampler: Any) -> None:
+    prior, z, noise = gaussian_prior().with_sampler(sampler), centroids(), noise_of(SEEDS, SHAPE)
+    free, pulled, hard = (
+        distances(prior.sample(z, LABELS, noise, **SETTINGS, centroid_guidance=scale), z).mean()
+        for scale in (0, 0.05, 0.1)
+    )
+    assert hard < pulled < free
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_min_snr_caps_the_weight_of_low_noise(prediction: Any) -> None:
+    scheduler = new_scheduler("cosine", prediction)
+    t = torch.tensor([5, 900])
+    snr = scheduler.alphas_cumprod[t] / (1 - scheduler.alphas_cumprod[t])
+    assert snr[0] > 5 > snr[1]
+    z, noise = (torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(k)) for k in (1, 2))
+    target = noise if prediction == "epsilon" else scheduler.get_velocity(z, noise, t)
+    error = torch.tensor([1.0, 2.0])
+    predicted = target + error.sqrt().view(-1, 1, 1, 1)
+    plain, capped = (Aim(scheduler, gamma).loss(predicted, z, noise, t).item() for gamma in (None, 5.0))
+    assert plain == pytest.approx(error.mean().item(), rel=1e-4)
+    weights = snr.clamp(max=5) / (snr if prediction == "epsilon" else snr + 1)
+    assert capped == pytest.approx((weights * error).mean().item(), rel=1e-4)

@@ -1,0 +1,16 @@
+from ddoq_core.imagenet import describe, imagenet_index
+
+
+def test_imagenet_classes_go_by_their_wordnet_id() -> None:
+    assert describe("n01440764") == "tench, Tinca tinca"
+    assert (imagenet_index("n01440764"), imagenet_index("n15075141")) == (0, 999)
+
+
+def test_names_that_two_classes_share_are_told_apart() -> None:
+    cranes = ("n02012849", "n03126707")  # the bird and the machine
+    assert {imagenet_index(wnid) for wnid in cranes} == {134, 517}
+
+
+def test_other_names_stay_as_they_are() -> None:
+    assert describe("horse") == "horse"
+    assert imagenet_index("horse") is None

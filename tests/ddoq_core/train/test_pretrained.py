@@ -1,0 +1,93 @@
+"""Weights from elsewhere: they fit, or the refusal says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from ddoq_core.imagenet import imagenet_index
+from ddoq_core.train.networks import ClassifierSpec, build_classifier, save_classifier
+from ddoq_core.train.pretrained import load_checkpoint, load_pretrained
+
+SPEC = ClassifierSpec("convnet-1-4", 2, 8)
+DOGS = ("n02102040", "n02086240", "n01440764")  # a springer, a shih-tzu and a tench, not in ImageNet's order
+
+
+def pictures(size: int = 8) -> torch.Tensor:
+    return torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def imagenet_weights(tmp_path: Path) -> tuple[nn.Module, str]:
+    """A network of 1,000 classes and a checkpoint of it."""
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=1000).eval()
+    nn.init.normal_(network.get_classifier().bias)
+    torch.save(network.state_dict(), tmp_path / "imagenet.pt")
+    return network, str(tmp_path / "imagenet.pt")
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "state dict", "checkpoint", "classifier"])
+def test_a_checkpoint_is_loaded(tmp_path: Path, kind: str) -> None:
+    source = build_classifier(SPEC, seed=1)
+    state = source.network.state_dict()
+    path = tmp_path / ("model.safetensors" if kind in ("safetensors", "classifier") else "w.pt")
+    if kind == "safetensors":
+        save_file(state, path)
+    elif kind == "classifier":
+        save_classifier(source, SPEC, tmp_path)
+    else:
+        torch.save(state if kind == "state dict" else {"state_dict": state, "epoch": 3}, path)
+    assert torch.equal(source(pictures()), load_checkpoint(SPEC, str(path), ("a", "b"))(pictures()))
+    with pytest.raises(ValueError, match=r"checkpoint .* does not fit"):
+        load_checkpoint(ClassifierSpec("convnet-1-5", 2, 8), str(path), ("a", "b"))
+
+
+def test_some_of_imagenets_classes_are_picked_by_wordnet_id(imagenet_weights: tuple[nn.Module, str]) -> None:
+    network, path = imagenet_weights
+    teacher = load_checkpoint(ClassifierSpec("test_resnet", 3, 32), path, DOGS).eval()
+    rows = [imagenet_index(name) for name in DOGS]
+    assert rows == [217, 155, 0]
+    x = pictures(32)
+    expected = network((x - teacher.mean) / teacher.std)[:, rows]
+    torch.testing.assert_close(teacher(x), expected)
+    assert teacher(x).shape == (4, 3) and teacher(x).std(0).min() > 0
+
+
+def test_a_network_of_timm_is_given_timms_normalisation(tmp_path: Path) -> None:
+    spec = ClassifierSpec("resnet10t", 2, 32)
+    torch.save(build_classifier(spec).network.state_dict(), tmp_path / "w.pt")
+    loaded = load_checkpoint(spec, str(tmp_path / "w.pt"), ("a", "b"))
+    torch.testing.assert_close(loaded.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
+    torch.testing.assert_close(loaded.std.flatten(), torch.tensor([0.229, 0.224, 0.225]))
+
+
+def test_a_head_of_imagenet_does_not_fit_other_classes(imagenet_weights: tuple[nn.Module, str]) -> None:
+    _, path = imagenet_weights
+    with pytest.raises(ValueError, match=r"does not fit"):
+        load_checkpoint(ClassifierSpec("test_resnet", 2, 32), path, ("n01440764", "cat"))
+
+
+def test_timms_weights_are_refused_for_classes_they_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddoq_core.train.pretrained.build_network", lambda spec, pretrained: _untrained(spec))
+    spec = ClassifierSpec("resnet18", 2, 32)
+    with pytest.raises(ValueError, match=r"timm's resnet18 knows 1000 classes, and 'cat' of the recipe's 2 is not"):
+        load_pretrained(spec, ("n01440764", "cat"))
+    model = load_pretrained(spec, ("n02102040", "n01440764"))
+    assert model(pictures(32)).shape == (4, 2)
+    torch.testing.assert_close(model.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
+
+
+def _untrained(spec: ClassifierSpec) -> nn.Module:
+    """What timm would build if it could reach its hub."""
+    return timm.create_model(spec.architecture, num_classes=spec.num_classes)
+
+
+def test_a_model_without_pretrained_weights_is_named() -> None:
+    with pytest.raises(ValueError, match="timm has no pretrained weights of 'convnet-3-16'"):
+        load_pretrained(ClassifierSpec("convnet-3-16", 2, 32), ("a", "b"))

@@ -1,0 +1,113 @@
+"""A prior that cannot decode a recipe's latents or classes is refused from its configuration files alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tasks.inputs.checks import check_prior
+from tasks.inputs.models import WeightsError
+from tasks.recipe.settings import Recipe
+from tests.pipelines import save_dit, save_stable_diffusion
+
+DIGITS = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["definitions"]["digits"]["recipe"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A StableDiffusionPipeline and a DiTPipeline, for latents of 4×8×8 from images of 8 px; configurations alone."""
+    saved = {
+        "stable-diffusion": save_stable_diffusion(tmp_path_factory.mktemp("sd")),
+        "dit": save_dit(tmp_path_factory.mktemp("dit") / "dit"),
+    }
+    for weights in [f for folder in saved.values() for f in folder.rglob("*.safetensors")]:
+        weights.unlink()
+    return saved
+
+
+def recipe(kind: str, folder: str | Path, size_px: int = 8, **more: Any) -> Recipe:
+    changes = {
+        "autoencoder": {"weights": str(folder), "subfolder": "vae"},
+        "prior": {"kind": kind, "weights": str(folder)},
+        "images": {"size_px": size_px},
+    }
+    return Recipe.model_validate({**DIGITS, **changes, **more})
+
+
+def test_what_fits_is_let_through(folders: dict[str, Path]) -> None:
+    check_prior(recipe("dit", folders["dit"]), ["cock", "goldfish", "n01440764"])
+    check_prior(recipe("stable-diffusion", folders["stable-diffusion"]), ["anything"])
+    check_prior(recipe("stable-diffusion", folders["stable-diffusion"], size_px=16), ["anything"])
+    check_prior(recipe("dit", "facebook/DiT-XL-2-256"), ["looked at when it is loaded"])
+    check_prior(Recipe.model_validate(DIGITS), list("0123456789"))
+
+
+def refused(recipe: Recipe, class_names: list[str]) -> str:
+    with pytest.raises(WeightsError) as caught:
+        check_prior(recipe, class_names)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_unknown_classes(folders: dict[str, Path]) -> None:
+    told = refused(recipe("dit", folders["dit"]), ["cock", "our own", "n99999999"])
+    assert str(folders["dit"]) in told and "does not know 2 of the classes, the first is 'our own'" in told
+    assert "WordNet id" in told
+
+
+def test_latents_of_another_size(folders: dict[str, Path]) -> None:
+    told = refused(recipe("dit", folders["dit"], size_px=16), ["cock"])
+    assert "8×8" in told and "16×16" in told and "images.size_px=8" in told
+
+
+@pytest.mark.parametrize("kind", ["dit", "stable-diffusion"])
+def test_latents_of_other_channels(kind: str, folders: dict[str, Path]) -> None:
+    other = {"train": {"channels": [8], "latent_channels": 3}}
+    told = refused(recipe(kind, folders[kind], autoencoder=other), ["cock"])
+    assert "4 channels" in told and "have 3" in told and "autoencoder.subfolder=vae" in told
+
+
+def test_patches_that_do_not_divide() -> None:
+    told = refused(Recipe.model_validate({**DIGITS, "images": {"size_px": 12}}), ["0"])
+    assert "prior.train.patch_size=2" in told and "side 3" in told and "multiple of 8" in told
+
+
+@pytest.mark.parametrize("setting", ["prior", "autoencoder"])
+def test_missing_folder(setting: str, folders: dict[str, Path]) -> None:
+    good = recipe("dit", folders["dit"])
+    told = refused(good.with_changes({f"{setting}.weights": "/nowhere/dit"}), ["cock"])
+    assert "'/nowhere/dit'" in told and "give a diffusers folder or a hub name" in told
+
+
+@pytest.mark.parametrize("part", ["model_index.json", "transformer/config.json", "vae/config.json"])
+@pytest.mark.parametrize("damage", ["absent", "half"])
+def test_incomplete_folder(part: str, damage: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "dit"
+    shutil.copytree(folders["dit"], folder)
+    text = (folder / part).read_text()
+    (folder / part).unlink()
+    if damage == "half":
+        (folder / part).write_text(text[: len(text) // 2])
+    told = refused(recipe("dit", folder), ["cock"])
+    assert str(folder / part) in told and "give a diffusers folder" in told
+
+
+def test_another_kind_of_pipeline(folders: dict[str, Path]) -> None:
+    told = refused(recipe("dit", folders["stable-diffusion"]), ["cock"])
+    assert "StableDiffusionPipeline" in told and "needs a DiTPipeline" in told
+
+
+def test_ids_whose_names_are_another_classs(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "dit"
+    shutil.copytree(folders["dit"], folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["id2label"] = {"0": "tench, Tinca tinca", "1": "axolotl, mud puppy", "134": "crane", "517": "crane"}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    told = refused(recipe("dit", folder), ["n01440764", "n01443537"])
+    assert "calls class 1 'axolotl'" in told and "n01443537 is 'goldfish, Carassius auratus'" in told
+    check_prior(recipe("dit", folder), ["n02012849", "n03126707"])  # both are cranes

@@ -1,0 +1,63 @@
+"""Which cells a matrix has, and that each is the method it says."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from flows.catalogue import load_recipe
+from tasks.recipe.matrix import Cell, Matrix, check_changes
+
+
+def test_the_usual_matrix() -> None:
+    cells = Matrix().cells(10)
+    assert len(cells) == 3 * 3 * 3 + 3 + 1
+    assert cells["exact-sqrt-diffusion"] == Cell("exact", "sqrt", "loss", "diffusion")
+    assert cells["random-mass"] == Cell("random", "mass", "loss", "random")
+    assert "stream-d4m-uniform-diffusion" in cells, "D4M is always there"
+
+
+def test_at_one_image_per_class_there_is_only_the_mean() -> None:
+    assert list(Matrix(quantizers=("stream",), weights=("mass",)).cells(1)) == [
+        "exact-uniform-diffusion", "exact-uniform-autoencoder", "exact-uniform-medoid", "random-uniform",
+    ]  # fmt: skip
+
+
+def test_random_images_without_weights_are_always_there() -> None:
+    assert list(Matrix(weights=("sqrt",), pictures=("random",)).cells(2)) == ["random-uniform", "random-sqrt"]
+    assert list(Matrix(weights=("uniform",), pictures=("random",)).cells(2)) == ["random-uniform"]
+
+
+def test_settings_that_a_matrix_takes_the_place_of_are_refused() -> None:
+    check_changes(["decode.strength=0.2", "train.num_epochs=3"])
+    with pytest.raises(ValueError, match=r"'train.weights_in=sampling'.* compares weights_in"):
+        check_changes(["decode.strength=0.2", "train.weights_in=sampling"])
+
+
+def test_weights_by_sampling_are_cells_of_their_own() -> None:
+    matrix = Matrix(
+        quantizers=("exact",), pictures=("medoid",), weights=("uniform", 0.25), weights_in=("loss", "sampling")
+    )
+    assert list(matrix.cells(5)) == ["exact-uniform-medoid", "exact-0.25-medoid", "exact-0.25-by-sampling-medoid"]
+
+
+def test_a_cell_is_a_method_of_the_recipe() -> None:
+    matrix = Matrix(ipc=(7,), seeds=(3, 4), weights=("sqrt", 0.25), weights_in=("sampling",))
+    recipe = matrix.recipe(load_recipe("digits"), 7)
+    assert (recipe.ipc, recipe.seeds) == (7, (3, 4))
+    cluster, decode, weights = recipe.settings_of("balanced-0.25-by-sampling-autoencoder")
+    assert (cluster.method, decode.method, weights) == ("balanced", "autoencoder", 0.25)
+    assert recipe.methods["balanced-0.25-by-sampling-autoencoder"].weights_in == "sampling"
+    cluster, decode, weights = recipe.settings_of("random-sqrt-by-sampling")
+    assert (cluster.method, decode.method, weights) == ("random", "medoid", "sqrt")
+    cluster, decode, weights = recipe.settings_of("stream-d4m-uniform-diffusion")
+    assert (cluster.method, decode.method, weights) == ("stream-d4m", "diffusion", "uniform")
+    assert decode.strength == load_recipe("digits").decode.strength
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seeds": (0,)}, {"ipc": ()}, {"ipc": (0,)}, {"pictures": ("photos",)}, {"seeds": (1, 1)}]
+)
+def test_what_cannot_be_compared(wrong: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(ValidationError):
+        Matrix.model_validate(wrong)
