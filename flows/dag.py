@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flows.run import Run
 from storage.artifact import Artifact
 from tasks import autoencoder, cluster, compare, decode, encode, label, measure, prior, report, shard, teacher, train
-from tasks.inputs import checks as prior_check
+from tasks.inputs.checks import check_prior
 from tasks.recipe.matrix import Matrix
 from tasks.recipe.protocols import Protocol, resolve
 from tasks.recipe.settings import COMPARE, Recipe
@@ -102,7 +102,7 @@ def _shard(run: Run, recipe: Recipe) -> Artifact:
     run.add_now(artifact, shard.shard, recipe.data)
     identified, run.index = shard.indexed(artifact)
     shard.check_counts(recipe.ipc, run.index.counts("train"))
-    prior_check.check_prior(recipe, run.index.classes)
+    check_prior(recipe, run.index.classes)
     return identified
 
 

@@ -22,8 +22,7 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
     """Train the teacher on the real images, or load it, and refuse one that knows too little."""
     if artifact.is_done():
         return cached(artifact)
-    from ddoq_core.train import networks
-    from ddoq_core.train import teachers as classify
+    from ddoq_core.train import networks, teachers
     from ddoq_core.train.pretrained import load_checkpoint, load_pretrained
 
     clock = Clock()
@@ -40,7 +39,7 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
     if config.weights is None:
         with clock("read"):
             real, labels = read_split(shard, index, "train", images)
-        protocol = classify.Protocol(
+        protocol = teachers.Protocol(
             config.num_epochs,
             config.batch_size,
             config.learning_rate,
@@ -48,11 +47,11 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
             **config.augmentation.model_dump(),
         )
         with clock("compute"):
-            losses = classify.train_teacher(model, real, labels, protocol, config.seed, DiskKeeper(artifact))
+            losses = teachers.train_teacher(model, real, labels, protocol, config.seed, DiskKeeper(artifact))
     with clock("compute"):
         logits, truth = classify_split(model.eval(), shard, index, "val", images)
-        found = classify.accuracy(logits, truth)
-    check_teacher(config, found.top1, classify.best_reordering(logits, truth), len(index.classes), len(truth))
+        found = teachers.accuracy(logits, truth)
+    check_teacher(config, found.top1, teachers.best_reordering(logits, truth), len(index.classes), len(truth))
     with artifact.writing(MODEL, clock, {**asdict(found), "losses": losses}) as folder:
         networks.save_classifier(model, spec, folder)
     return str(artifact)

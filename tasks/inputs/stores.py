@@ -34,7 +34,7 @@ def distilled_set(
 
 def to_core(protocol: Protocol) -> Any:
     """The protocol as ddoq_core.train.teachers takes it."""
-    from ddoq_core.train import teachers as classify
+    from ddoq_core.train import teachers
 
     values = protocol.model_dump(exclude={"labels", "label_top_k", "augmentation"})
-    return classify.Protocol(**values, **protocol.augmentation.model_dump())
+    return teachers.Protocol(**values, **protocol.augmentation.model_dump())

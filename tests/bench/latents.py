@@ -6,7 +6,6 @@ Where the shared folder is missing, scikit-learn's digits stand in, and the name
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ROOT = Path(__file__).parents[2]
-CACHE = ROOT / ".cache" / "latents"
-SHARED = Path(os.environ.get("DDOQ_SHARED", ROOT.parent / "shared"))
+from tests.places import REPOSITORY, SHARED
+
+CACHE = REPOSITORY / ".cache" / "latents"
 BATCH = 100
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.places import REPOSITORY
+
 SCRIPTS = Path(sys.executable).parent
 MARKER = "DDOQ_TEST_RUN"
 METHODS = (

@@ -18,6 +18,7 @@ from storage.sources.listing import clean_class_name
 from tasks.recipe.settings import DataConfig
 from tasks.shard import indexed, shard_artifact, split_listing
 from tasks.shard import shard as shard_task
+from tests.places import REPOSITORY
 from tests.storage.sources.test_sources import make_folder, make_image
 
 
@@ -133,7 +134,7 @@ def test_an_index_of_a_twentieth_of_imagenet_takes_little_memory() -> None:
     """64,058 + 2,500 images; what the imports take is most of it."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.index", "0.05"],
-        cwd=Path(__file__).parents[2],
+        cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=True,

@@ -15,7 +15,7 @@ from PIL import Image
 from storage.artifact import Artifact
 from storage.index import Index
 from tasks import autoencoder, cluster, decode, encode, pictures, prior, shard
-from tasks.inputs import stores as distilled
+from tasks.inputs import stores
 from tasks.recipe.settings import (
     AutoencoderConfig,
     AutoencoderTraining,
@@ -209,8 +209,8 @@ def test_several_draws_share_their_centroids_weight(whole: Artifact, parents: Pa
         assert part["centroid"].tolist() == [0, 1, 2, 0, 1, 2]
         assert part["seed"][:NUM_POINTS].tolist() == single[name]["seed"].tolist(), "the first draw stays the first"
         assert (part["images"][:NUM_POINTS] != part["images"][NUM_POINTS:]).any()
-    x, labels, w = distilled.distilled_set(artifact, parents.index, "mass")
-    _, _, once = distilled.distilled_set(whole, parents.index, "mass")
+    x, labels, w = stores.distilled_set(artifact, parents.index, "mass")
+    _, _, once = stores.distilled_set(whole, parents.index, "mass")
     assert len(x) == len(labels) == len(w) == 2 * NUM_POINTS * len(NAMES)
     per_class = w.reshape(len(NAMES), 2, NUM_POINTS)
     np.testing.assert_array_equal(per_class[:, 0], once.reshape(len(NAMES), NUM_POINTS))

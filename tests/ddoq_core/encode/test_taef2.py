@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from ddoq_core.encode.taef2 import TAEF2
+from tests.places import SHARED
 
-SHARED = Path(os.environ.get("DDOQ_SHARED", Path(__file__).parents[3] / "shared"))
 WEIGHTS = SHARED / "weights/taef2"
 
 

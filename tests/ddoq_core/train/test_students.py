@@ -13,8 +13,8 @@ from ddoq_core.train.networks import Classifier, ClassifierSpec, build_classifie
 from ddoq_core.train.stored_labels import StoredLabels
 from ddoq_core.train.students import Lessons, label_epoch, optimizer_of, train_student
 from ddoq_core.train.teachers import Protocol, accuracy, predict, train_teacher
-from tests.ddoq_core.test_classify import colours
 from tests.ddoq_core.test_fitting import BufferKeeper, Cut
+from tests.ddoq_core.train.test_teachers import colours
 
 SPEC = ClassifierSpec("convnet-2-8", 2, 8)
 ALL: dict[str, Any] = {"shift_px": 1, "resized_crop": (0.3, 1.0), "flip": True, "cutmix": True}

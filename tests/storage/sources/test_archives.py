@@ -24,10 +24,11 @@ from tasks.inputs.real import source_of
 from tasks.recipe.settings import DataConfig, Recipe
 from tasks.shard import check_source, indexed, shard_artifact
 from tasks.shard import shard as shard_task
+from tests.places import SHARED
 from tests.storage.sources.test_sources import TINY, listed, make_image
 
-SHARED = Path(os.environ.get("DDOQ_SHARED", Path(__file__).parents[2].parent / "shared")) / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no data at {SHARED}: set DDOQ_SHARED")
+DATA = SHARED / "data"
+needs_shared = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data at {DATA}: set DDOQ_SHARED")
 
 
 def picture(k: int) -> bytes:
@@ -356,13 +357,13 @@ def test_refused_samples_of_a_listing_are_in_the_store_too(tmp_path: Path) -> No
 
 @needs_shared
 def test_cifar10s_test_archive(tmp_path: Path) -> None:
-    source = TarSource(SHARED / "cifar10" / "cifar10-test.tar.gz", unpacked=tmp_path)
+    source = TarSource(DATA / "cifar10" / "cifar10-test.tar.gz", unpacked=tmp_path)
     for archive, plain in source.compressed().items():
         unpack(archive, plain)
     counts = Counter(c for _, c, _ in listed(source))
     assert list(counts.values()) == [1000] * 10 and {"airplane", "truck"} < set(counts)
     at = next(locations(source.listing.images))
-    with tarfile.open(SHARED / "cifar10" / "cifar10-test.tar.gz") as tar:
+    with tarfile.open(DATA / "cifar10" / "cifar10-test.tar.gz") as tar:
         member = tar.extractfile(at.member)
         assert member is not None and member.read() == source.read(at)
     assert source.open(at).size == (32, 32)
@@ -370,7 +371,7 @@ def test_cifar10s_test_archive(tmp_path: Path) -> None:
 
 @needs_shared
 def test_a_shard_of_imagenette(tmp_path: Path) -> None:
-    val = SHARED / "imagenette-224" / "imagenette-224-val-000.tar.gz"
+    val = DATA / "imagenette-224" / "imagenette-224-val-000.tar.gz"
     source = TarSource(val, unpacked=tmp_path)
     for archive, plain in source.compressed().items():
         unpack(archive, plain)

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from storage.artifact import Artifact
-from tasks.inputs import cached as outcome
 from tasks.inputs.cached import DiskKeeper
 
 STATE: dict[str, Any] = {"step": 3, "losses": [0.5] * 20, "model": {"weight": torch.arange(1000.0)}}
@@ -17,7 +16,7 @@ STATE: dict[str, Any] = {"step": 3, "losses": [0.5] * 20, "model": {"weight": to
 
 @pytest.fixture
 def artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Artifact:
-    monkeypatch.setattr(outcome, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(cached, "SAVE_EVERY_SECONDS", 0.0)
     artifact = Artifact(tmp_path, "teacher", 1, {})
     DiskKeeper(artifact).save(lambda: STATE)
     return artifact

@@ -14,8 +14,9 @@ from tasks.inputs.checks import check_prior
 from tasks.inputs.models import WeightsError
 from tasks.recipe.settings import Recipe
 from tests.pipelines import save_dit, save_stable_diffusion
+from tests.places import REPOSITORY
 
-DIGITS = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["definitions"]["digits"]["recipe"]
+DIGITS = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["definitions"]["digits"]["recipe"]
 
 
 @pytest.fixture(scope="module")

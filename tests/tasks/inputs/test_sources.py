@@ -13,7 +13,7 @@ from torchvision.datasets import CIFAR10
 
 from storage.sources import SourceError
 from storage.sources.listing import locations
-from tasks.inputs import sources as datasets
+from tasks.inputs import sources
 from tasks.recipe.settings import DataConfig
 from tests.storage.sources.test_sources import listed, make_folder, run_shard
 
@@ -44,7 +44,7 @@ def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, np.n
 
 def test_cifar10_comes_through_torchvision_with_its_names_and_splits(cifar10: tuple[Path, np.ndarray]) -> None:
     folder, pixels = cifar10
-    source = datasets.open_data(DataConfig(source="cifar10", path=str(folder)), folder)
+    source = sources.open_data(DataConfig(source="cifar10", path=str(folder)), folder)
     assert source.is_fetched()
     assert [c for _, c, _ in listed(source)] == NAMES * 6
     assert [s for _, _, s in listed(source)] == ["train"] * 12 + ["val"] * 6
@@ -81,5 +81,5 @@ def test_imagenette_is_the_folder_that_torchvision_unpacks(tmp_path: Path, monke
     data = DataConfig(source="imagenette", path=str(tmp_path))
     with pytest.raises(SourceError, match=r"imagenette2 holds 16 of 13394 images: delete that folder"):
         run_shard(tmp_path / "runs", data)
-    monkeypatch.setattr(datasets, "IMAGENETTE_IMAGES", 16)
+    monkeypatch.setattr(sources, "IMAGENETTE_IMAGES", 16)
     assert run_shard(tmp_path / "runs", data).classes == ("n01440764", "n02102040")
