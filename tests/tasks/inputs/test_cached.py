@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from storage.artifact import Artifact
+from tasks.inputs import cached
 from tasks.inputs.cached import DiskKeeper
 
 STATE: dict[str, Any] = {"step": 3, "losses": [0.5] * 20, "model": {"weight": torch.arange(1000.0)}}
