@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from tasks.recipe.matrix import Matrix
-from tasks.recipe.settings import Recipe
+from tasks.recipe.settings import Recipe, Weighting
 
 
 class UsageError(ValueError):
@@ -76,3 +76,12 @@ def _parse(setting: str) -> tuple[str, Any]:
         return name, json.loads(text)
     except json.JSONDecodeError:
         return name, text
+
+
+def weighting_of(text: str | None) -> Weighting | None:
+    """A rule of weights by name or as a power. Raises UsageError."""
+    try:
+        return None if text is None else TypeAdapter(Weighting).validate_python(text)
+    except ValidationError as error:
+        known = "uniform, sqrt, mass, sqrt-paper or a power like 0.5"
+        raise UsageError(f"--weights {text!r} is no rule of weights: give {known}") from error

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.catalogue import UsageError, load_recipe, matrix_of, recipes
+from flows.catalogue import UsageError, load_recipe, matrix_of, recipes, weighting_of
 from flows.server import ServerError, prefect_server
 from tasks.recipe.matrix import Matrix, check_changes
 from tasks.recipe.settings import STAGES, Recipe
@@ -167,31 +167,30 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="a new folder")],
     method: Annotated[str | None, typer.Option("--method", help="of a recipe; its first if not given")] = None,
     weights: Annotated[
-        str | None, typer.Option("--weights", help="uniform, sqrt, mass; the recipe's if not given")
+        str | None, typer.Option("--weights", help="uniform, sqrt, mass or a power; the method's if not given")
     ] = None,
-    teacher: Annotated[Path | None, typer.Option("--teacher", help="whose logits; the recipe's if not given")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option("--teacher", help="a teacher's folder, for its logits; the run's if not given")
+    ] = None,
     root: Root = Path("runs"),
 ) -> None:
-    """Write the distilled pictures with weights and soft labels as other tools read them."""
-    from tasks.export.card import collect
+    """Write the distilled pictures with weights and soft labels as other tools read them.
+
+    The newest run of a recipe says which settings it had; so it does of a folder of pictures that it has made.
+    """
+    from tasks.export.choice import choose
+    from tasks.export.formats import check_export
     from tasks.export.formats import export as write
+    from tasks.export.handout import collect
 
     with _clear_errors():
-        folder, rule = _pictures_of(what, method, root) if what in recipes() else (Path(what), "sqrt")
-        beside = folder.parent / "teacher"
-        distilled = collect(folder, weights or rule, teacher or (beside if beside.is_dir() else None))
-        write(distilled, form, out)
-    soft = "" if distilled.logits is None else " with soft labels"
-    console.print(f"{len(distilled.images)} pictures{soft} written to {out}", soft_wrap=True)
-
-
-def _pictures_of(name: str, method: str | None, root: Path) -> tuple[Path, str | float]:
-    """The newest pictures of a recipe's method, and the rule of their weights."""
-    recipe = load_recipe(name)
-    method = method or next(iter(recipe.methods))
-    if method not in recipe.methods:
-        raise UsageError(f"{name} has no method {method!r}: it has {', '.join(recipe.methods)}")
-    return root / name / f"images-{method}-{recipe.seeds[0]}", recipe.settings_of(method)[2]
+        check_export(form, out)
+        chosen = choose(what, root, method=method, weights=weighting_of(weights), teacher=teacher)
+        handout = collect(*chosen)
+        write(handout, form, out)
+    soft = "" if handout.logits is None else " with soft labels"
+    written = f"{len(handout.images)} pictures{soft} and {chosen.weights} weights written to {out}"
+    console.print(written, soft_wrap=True, markup=False, highlight=False)
 
 
 def _run(

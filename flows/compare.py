@@ -15,6 +15,7 @@ from flows.distill import carry_out
 from flows.run import Run, link
 from flows.runners import dask_runner
 from tasks.compare import FOLDER
+from tasks.inputs.runs import keep_run
 from tasks.recipe.matrix import Matrix, check_changes
 from tasks.recipe.settings import COMPARE, Recipe
 
@@ -40,8 +41,10 @@ def compare(
     check_changes(changes or {})
     recipe = recipe.with_changes(changes or {})
     run = Run(Path(root))
-    artifact, rows = carry_out(run, recipe.name, lambda: comparison(run, recipe, matrix))
+    (artifact, named), rows = carry_out(run, recipe.name, lambda: comparison(run, recipe, matrix))
     folder = link(run.root / recipe.name, COMPARE, artifact) / FOLDER
+    for num, artifacts in named.items():
+        keep_run(run.root / recipe.name, matrix.recipe(recipe, num), artifacts, f"{COMPARE}-{num}")
     tables = json.loads((folder / "results.json").read_text())
     create_table_artifact(tables["results"], key="ddoq-comparison", description=recipe.name)
     return {"stages": rows, **tables, "report": str(folder / "compare.html")}

@@ -16,6 +16,7 @@ from flows.run import Run, link_newest
 from flows.runners import dask_runner
 from flows.summary import results, stage_rows, to_markdown
 from tasks.inputs.cached import show_cached
+from tasks.inputs.runs import keep_run
 from tasks.recipe.settings import STAGES, Recipe
 
 Found = TypeVar("Found")
@@ -44,6 +45,7 @@ def execute(
     if only is not None:
         return {"stages": rows}
     link_newest(run.root, recipe.name, artifacts)
+    keep_run(run.root / recipe.name, recipe, artifacts)
     found = results(artifacts["report"])
     create_markdown_artifact(to_markdown(recipe, found), key="ddoq-report", description=recipe.name)
     return {
@@ -82,6 +84,4 @@ def _stage_flow(stage: str) -> Flow[Any, dict[str, Any]]:
     return run_stage
 
 
-shard, autoencoder, encode, teacher, prior, cluster, decode, measure, label, train, evaluate, report = map(
-    _stage_flow, STAGES
-)
+globals().update({stage: _stage_flow(stage) for stage in STAGES})  # flows/distill.py:cluster, and so on

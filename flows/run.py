@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +11,10 @@ from typing import Any
 
 from flows.runners import on_gpu
 from storage.artifact import Artifact, NotDone
-from storage.index import Index
+from tasks.inputs.plan import Work
 from tasks.recipe.settings import COMPARE, STAGES
 
-CLASSES_PER_TASK = 25  # a mapped task costs about 0.1 s in Prefect
-IMAGES_PER_TASK = 16_384  # where a class costs what its images cost
 POLL_SECONDS = 0.2
-TASKS_AT_LEAST = 16  # so that few classes keep all workers busy
 
 
 @dataclass
@@ -49,7 +46,6 @@ class Run:
     def __init__(self, root: Path, *, only: str | None = None) -> None:
         self.root, self.only = root.absolute(), only
         self.jobs: dict[str, Job] = {}
-        self.index: Index | None = None
 
     def by_stage(self) -> Iterator[tuple[str, list[Job]]]:
         """The run's jobs, stage by stage."""
@@ -58,47 +54,36 @@ class Run:
             if jobs:
                 yield stage, jobs
 
-    def add(
-        self,
-        artifact: Artifact,
-        task: Any,
-        *arguments: Any,
-        per_class: bool = False,
-        units: int = 1,
-        num_images: Sequence[int] | None = None,
-        gpu: bool = False,
-    ) -> Artifact:
-        """Make sure that a job completes the artifact; equal artifacts of several methods are one job.
-
-        per_class   the task is mapped over batches of classes, which it takes as its last two arguments
-        num_images  of each class, to make the batches equally long where images are what takes time
-        gpu         the task is for a worker with a GPU, where there are such
-        """
+    def add(self, work: Work) -> Artifact:
+        """Make sure that a job completes the artifact; equal artifacts of several methods are one job."""
+        artifact = work.artifact
         if self.only not in (None, artifact.stage) or str(artifact) in self.jobs:
             return artifact
         parents = [self.jobs[str(p)] for p in artifact.parents.values() if str(p) in self.jobs]
         waiting = [future for parent in parents for future in parent.futures]
         settled = all(parent.was_done for parent in parents)
-        job = Job(artifact, units, was_done=settled and artifact.is_done())
+        job = Job(artifact, work.units, was_done=settled and artifact.is_done())
         self.jobs[str(artifact)] = job
         if job.was_done:
             return artifact
         if self.only:
             for parent in artifact.parents.values():
                 _require(parent)
-        batches = self._batches(num_images) if per_class else [()]
-        with on_gpu() if gpu else nullcontext():
-            job.futures = [task.submit(artifact, *arguments, *batch, wait_for=waiting) for batch in batches]
+        with on_gpu() if work.gpu else nullcontext():
+            job.futures = [
+                work.task.submit(artifact, *work.arguments, *batch, wait_for=waiting) for batch in work.batches or [()]
+            ]
         return artifact
 
-    def add_now(self, artifact: Artifact, task: Callable[..., Any], *arguments: Any) -> None:
+    def add_now(self, work: Work) -> Artifact:
         """Complete an artifact before going on, as everything else depends on what it holds."""
-        if self.only not in (None, artifact.stage):
-            return
-        before = _finished(artifact)
-        job = self.jobs[str(artifact)] = Job(artifact, was_done=before is not None)
-        task(artifact, *arguments)
-        job.was_done = before is not None and _finished(artifact) == before
+        artifact = work.artifact
+        if self.only in (None, artifact.stage):
+            before = _finished(artifact)
+            job = self.jobs[str(artifact)] = Job(artifact, was_done=before is not None)
+            work.task(artifact, *work.arguments)
+            job.was_done = before is not None and _finished(artifact) == before
+        return artifact
 
     def wait(self) -> None:
         """Wait for every task, and note the jobs that had nothing to do. Raises an error as soon as a task has one."""
@@ -115,21 +100,6 @@ class Run:
         for job in self.jobs.values():
             if job.futures and all(future.state.name == "Cached" for future in job.futures):
                 job.was_done = True
-
-    def _batches(self, num_images: Sequence[int] | None) -> list[tuple[tuple[str, ...], str]]:
-        assert self.index is not None
-        costs, most = [1] * len(self.index.classes), CLASSES_PER_TASK
-        if num_images is not None:
-            costs, most = list(num_images), min(IMAGES_PER_TASK, sum(num_images) // TASKS_AT_LEAST)
-        parts: list[list[str]] = [[]]
-        cost = 0
-        for name, more in zip(self.index.classes, costs, strict=True):
-            if parts[-1] and cost + more > most:
-                parts.append([])
-                cost = 0
-            parts[-1].append(name)
-            cost += more
-        return [(tuple(part), f"{part[0]}..{part[-1]}") for part in parts]
 
 
 def _finished(artifact: Artifact) -> float | None:

@@ -11,12 +11,11 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any
 
 from storage.clock import Clock, versions
 from storage.files import (
@@ -30,75 +29,7 @@ from storage.files import (
     write_json,
     write_whole,
 )
-
-
-class _Saved(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-Saved = TypeVar("Saved", bound=_Saved)
-
-
-class FileStamp(_Saved):
-    """A file as its unit left it. Same size and time: taken as unchanged; another time: hashed again."""
-
-    num_bytes: int
-    mtime_ns: int
-    sha256: str
-
-    def holds(self, path: Path, *, deep: bool) -> bool:
-        """Whether the file is what was written; `deep` reads it even if size and time say so."""
-        try:
-            now = path.stat()
-        except OSError:
-            return False
-        if now.st_size != self.num_bytes:
-            return False
-        return (now.st_mtime_ns == self.mtime_ns and not deep) or hash_file(path) == self.sha256
-
-
-class Mark(_Saved):
-    """A unit of an artifact is complete. `facts` are small numbers about it, `seconds` where its time went."""
-
-    unit: str
-    inputs: str
-    files: dict[str, FileStamp]
-    facts: dict[str, Any] = {}
-    seconds: dict[str, float] = {}
-    peak_bytes: int = 0
-
-    @property
-    def content(self) -> str:
-        """Hash of the unit's files, by name."""
-        return sha256_of({name: stamp.sha256 for name, stamp in self.files.items()})
-
-
-class Plan(_Saved):
-    """What an artifact is made with, and from which `<stage>/<digest>` by name. Written first."""
-
-    stage: str
-    digest: str
-    config: dict[str, Any]
-    parents: dict[str, str]
-    stages: dict[str, str]
-
-
-class Record(_Saved):
-    """A whole artifact is complete. Written last."""
-
-    stage: str
-    digest: str
-    version: int
-    config: dict[str, Any]
-    parents: dict[str, str]
-    inputs: dict[str, str]
-    content: str
-    units: dict[str, str]
-    facts: dict[str, Any]
-    seconds: dict[str, float]
-    peak_bytes: int
-    versions: dict[str, str]
-    finished: float
+from storage.record import FileStamp, Mark, Plan, Record, damaged_files, load_saved
 
 
 class NotDone(RuntimeError):
@@ -122,15 +53,49 @@ class Artifact:
         *,
         label: str = "",
         identity: str | None = None,
+        digest: str | None = None,
     ) -> None:
         self.root, self.stage, self.version = root, stage, version
-        self.identity: str
         self.config = json.loads(canonical_json(config))
         self.parents = dict(parents or {})
-        chain = {name: parent.identity for name, parent in self.parents.items()}
-        self.digest = sha256_of({"stage": stage, "version": version, "config": self.config, "parents": chain})[:12]
+        self.digest = digest or self._chained()
         self.identity = identity or self.digest
         self.label = label or stage
+
+    def _chained(self) -> str:
+        chain = {name: parent.identity for name, parent in self.parents.items()}
+        made_with = {"stage": self.stage, "version": self.version, "config": self.config, "parents": chain}
+        return sha256_of(made_with)[:12]
+
+    @classmethod
+    def open(cls, folder: Path) -> Artifact:
+        """The artifact of a folder `<root>/<stage>/<digest>`, or of a link to it, with all that it was made from, as
+        their plans say. Raises NotDone for a folder without a plan of its own."""
+        folder = folder.resolve()
+        plan = load_saved(Plan, folder / "plan.json")
+        if plan is None or (plan.stage, plan.digest) != (folder.parent.name, folder.name):
+            raise NotDone(f"{folder} is no artifact's folder: give one like runs/digits/encode")
+        root = folder.parents[1]
+        parents = {name: cls.open(root / plan.stages[name] / digest) for name, digest in plan.parents.items()}
+        return cls(root, plan.stage, plan.version, plan.config, parents, digest=plan.digest)
+
+    def ancestors(self) -> Iterator[Artifact]:
+        """All that this artifact was made from, each once, the nearest first."""
+        seen = {str(self)}
+        waiting = deque(self.parents.values())
+        while waiting:
+            artifact = waiting.popleft()
+            if str(artifact) not in seen:
+                seen.add(str(artifact))
+                yield artifact
+                waiting.extend(artifact.parents.values())
+
+    def ancestor(self, stage: str) -> Artifact:
+        """The nearest artifact of a stage that this one was made from. Raises LookupError where there is none."""
+        for artifact in self.ancestors():
+            if artifact.stage == stage:
+                return artifact
+        raise LookupError(f"{self} was made from no artifact of the stage {stage}")
 
     def known_as(self, identity: str) -> Artifact:
         """The same artifact, with children chained on `identity` instead of its digest."""
@@ -201,7 +166,14 @@ class Artifact:
         if not (self.path / "plan.json").exists():
             parents = {name: parent.digest for name, parent in self.parents.items()}
             stages = {name: parent.stage for name, parent in self.parents.items()}
-            plan = Plan(stage=self.stage, digest=self.digest, config=self.config, parents=parents, stages=stages)
+            plan = Plan(
+                stage=self.stage,
+                digest=self.digest,
+                version=self.version,
+                config=self.config,
+                parents=parents,
+                stages=stages,
+            )
             write_json(self.path / "plan.json", plan.model_dump())
 
     def forget(self, unit: str | None = None) -> None:
@@ -315,16 +287,3 @@ class Artifact:
 
     def _progress_path(self, unit: str) -> Path:
         return self.path / "progress" / f"{sha256_of(unit)[:12]}.json"
-
-
-def damaged_files(folder: Path, mark: Mark, *, deep: bool = False) -> list[str]:
-    """Names of a unit's files below an artifact's folder that are gone or not as they were written."""
-    return [name for name, stamp in mark.files.items() if not stamp.holds(folder / name, deep=deep)]
-
-
-def load_saved(model: type[Saved], path: Path) -> Saved | None:
-    """A mark or record as it was written, None where there is none that can be read."""
-    try:
-        return model.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import zarr
 
-from storage.artifact import Mark, Plan, Record, damaged_files, load_saved
+from storage.artifact import Artifact, NotDone
 from storage.files import list_files
 from storage.index import Index
+from storage.record import Mark, Record, damaged_files, load_saved
 from storage.zarr_store import block_names, unreadable_images
 
 SHOWN = 20  # lines of what may be a thousand
@@ -33,15 +33,13 @@ def artifact_folders(root: Path) -> list[Path]:
 
 def describe(path: Path) -> str:
     """A page of text on one artifact."""
-    folder = _artifact(path)
-    record, plan = load_saved(Record, folder / "record.json"), load_saved(Plan, folder / "plan.json")
-    marks = _marks(folder)
-    lines = [
-        f"{folder.parent.name}/{folder.name}: " + ("complete" if record else f"not complete, {len(marks)} units so far")
-    ]
-    if plan:
-        lines += [f"settings: {plan.config}", f"made from: {plan.parents}"]
-    expected = list(record.units) if record else _expected_units(folder)
+    artifact = _artifact(path)
+    folder, marks = artifact.path, artifact.marks()
+    record = load_saved(Record, folder / "record.json")
+    lines = [f"{artifact}: " + ("complete" if record else f"not complete, {len(marks)} units so far")]
+    made_from = {name: str(parent) for name, parent in artifact.parents.items()}
+    lines += [f"settings: {artifact.config}", f"made from: {made_from}"]
+    expected = list(record.units) if record else _expected_units(artifact)
     if expected:
         lines.append(f"units: {len(expected)}")
     if missing := [unit for unit in expected if unit not in marks]:
@@ -75,22 +73,13 @@ def _few(names: list[str], separator: str) -> str:
     return separator.join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _expected_units(folder: Path) -> list[str]:
+def _expected_units(artifact: Artifact) -> list[str]:
     """Units of an artifact that is not complete, from the index it goes back to; none where they are not by class."""
-    stage = folder.parent.name
-    index = _index_of(folder) if stage in ("encode", "cluster", "decode") else None
-    if index is None:
+    shard = next((a for a in artifact.ancestors() if a.stage == "shard"), None)
+    if artifact.stage not in ("encode", "cluster", "decode") or shard is None or not shard.is_done():
         return []
-    counts = index.counts("train")
-    return [u for name, n in counts.items() for u in (block_names(name, n) if stage == "encode" else [name])]
-
-
-def _index_of(folder: Path) -> Index | None:
-    if folder.parent.name == "shard":
-        return Index.read(folder / "index") if (folder / "record.json").exists() else None
-    plan = load_saved(Plan, folder / "plan.json")
-    parents = [folder.parents[1] / plan.stages[name] / digest for name, digest in plan.parents.items()] if plan else []
-    return next((index for parent in parents if (index := _index_of(parent))), None)
+    counts = Index.read(shard.path / "index").counts("train")
+    return [u for name, n in counts.items() for u in (block_names(name, n) if artifact.stage == "encode" else [name])]
 
 
 def verify_folder(folder: Path) -> list[str]:
@@ -113,39 +102,29 @@ def verify_folder(folder: Path) -> list[str]:
 
 def forget_units(path: Path, units: list[str]) -> list[str]:
     """Drop units, or the whole artifact where none is named. Returns a line for each."""
-    folder = _artifact(path)
+    artifact = _artifact(path)
     if not units:
-        shutil.rmtree(folder)
-        return [f"forgotten: {folder.parent.name}/{folder.name}"]
-    marks = _marks(folder)
-    unknown = [unit for unit in units if unit not in marks]
+        artifact.forget()
+        return [f"forgotten: {artifact}"]
+    known = artifact.marks()
+    unknown = [unit for unit in units if unit not in known]
     if unknown:
-        raise NoArtifact(f"{path} has no unit {unknown[0]!r}: it has {', '.join(marks) or 'none'}")
+        raise NoArtifact(f"{path} has no unit {unknown[0]!r}: it has {', '.join(known) or 'none'}")
     for unit in units:
-        _mark_path(folder, unit).unlink()
-        for name in marks[unit].files:
-            (folder / name).unlink(missing_ok=True)
-    return [f"forgotten: {folder.parent.name}/{folder.name}, unit {unit}" for unit in units]
+        artifact.forget(unit)
+    return [f"forgotten: {artifact}, unit {unit}" for unit in units]
 
 
-def _artifact(path: Path) -> Path:
-    if not _is_artifact(path):
-        raise NoArtifact(f"{path} is no artifact's folder: give one like runs/digits/encode")
-    return path.resolve()
+def _artifact(path: Path) -> Artifact:
+    try:
+        return Artifact.open(path)
+    except NotDone as error:
+        raise NoArtifact(str(error)) from error
 
 
 def _is_artifact(path: Path) -> bool:
     return (path / "marks").is_dir()
 
 
-def _marks(folder: Path) -> dict[str, Mark]:
-    marks = {_unit_of(folder, path): load_saved(Mark, path) for path in list_files(folder / "marks")}
-    return {unit: mark for unit, mark in marks.items() if mark}
-
-
 def _unit_of(folder: Path, mark_path: Path) -> str:
     return mark_path.relative_to(folder / "marks").with_suffix("").as_posix()
-
-
-def _mark_path(folder: Path, unit: str) -> Path:
-    return folder / "marks" / f"{unit}.json"

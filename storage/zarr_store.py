@@ -85,6 +85,10 @@ class LatentStore:
         """Latents (n, C, H, W) of a class, in the order of `rows`."""
         return np.asarray(zarr.open_array(self.path / name / "latents", mode="r")[:])
 
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """(C, H, W) of the latents of a class."""
+        return tuple(zarr.open_array(self.path / name / "latents", mode="r").shape[1:])
+
     def read_rows(self, name: str) -> NDArray[np.int64]:
         """Rows of the index (n,) that the class's latents were made from."""
         return np.asarray(zarr.open_array(self.path / name / "rows", mode="r")[:])

@@ -14,9 +14,10 @@ from storage.clock import Clock
 from storage.files import write_json
 from tasks.inputs.cached import DiskKeeper, cached
 from tasks.inputs.models import MODEL, PRECISION, WeightsError, describe_weights
+from tasks.inputs.plan import Work
 from tasks.inputs.real import read_images, read_split
-from tasks.recipe.settings import AutoencoderConfig, ImageConfig
-from tasks.shard import indexed
+from tasks.inputs.stores import indexed
+from tasks.recipe.settings import AutoencoderConfig, ImageConfig, Recipe
 
 if TYPE_CHECKING:
     from ddoq_core.encode.autoencoder import Autoencoder
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 VERSION = 3
 PROBE_IMAGES = 16
 MAX_LATENT_ERROR = 0.02  # relative, over which a fast floating-point type is not taken unasked
+
+
+def plan(recipe: Recipe, shard: Artifact) -> Work:
+    """The autoencoder of a recipe."""
+    config, images = recipe.autoencoder, recipe.images.for_encoding
+    settings = {"autoencoder": config.model_dump(), "images": images.model_dump()}
+    artifact = Artifact(shard.root, "autoencoder", VERSION, settings, {"shard": shard})
+    return Work(artifact, autoencoder, (config, images), gpu=True)
 
 
 @task(task_run_name="autoencoder-{artifact.digest}")

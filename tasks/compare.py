@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -17,18 +18,29 @@ from prefect import State, task
 from storage.artifact import Artifact
 from storage.clock import Clock
 from tasks.inputs.cached import cached
+from tasks.inputs.plan import Work
+from tasks.inputs.stores import index_of
 from tasks.measure import MEASURES, MOST_CLASSES
-from tasks.pages.costs import ancestors, ledger, seconds
+from tasks.pages.costs import ledger, seconds
+from tasks.pages.effects import effects
+from tasks.pages.figures import figures
 from tasks.pages.findings import remarks
+from tasks.pages.paper import beside
 from tasks.pages.render import render
 from tasks.recipe.matrix import RANDOM_IMAGES, Cell, Matrix
-from tasks.recipe.settings import Recipe
-from tasks.shard import indexed
+from tasks.recipe.settings import COMPARE, Recipe
 
-VERSION = 1
+VERSION = 2
 FOLDER = "comparison"
 TEMPLATE = "compare.html.j2"
 Row = dict[str, Any]
+
+
+def plan(recipe: Recipe, matrix: Matrix, parents: Mapping[str, Artifact], root: Path) -> Work:
+    """The comparison, from the stages evaluate ("ipc/method/architecture/seed") and measure
+    ("ipc/measure/method/seed")."""
+    settings = {"recipe": recipe.identity(), "matrix": matrix.model_dump(mode="json")}
+    return Work(Artifact(root, COMPARE, VERSION, settings, parents), compare, (recipe, matrix))
 
 
 @task(task_run_name="compare-{artifact.digest}")
@@ -36,12 +48,10 @@ def compare(artifact: Artifact, recipe: Recipe, matrix: Matrix) -> State | str:
     """Write compare.html and its tables: scores (a row per seed), results (per cell), differences, cost."""
     if artifact.is_done():
         return cached(artifact)
-    from tasks.pages.figures import figures
-
     clock = Clock()
     with clock("read"):
         scores = list(_scores(artifact, recipe, matrix))
-        costs = list(ledger(artifact.parents.values()))
+        costs = list(ledger(artifact))
     with clock("compute"):
         tables = {
             "scores": scores,
@@ -116,8 +126,6 @@ def summaries(scores: list[Row]) -> Iterator[Row]:
 
 
 def _differences(scores: list[Row], matrix: Matrix) -> Iterator[Row]:
-    from tasks.pages.effects import effects
-
     for ipc in matrix.ipc:
         for architecture in dict.fromkeys(row["architecture"] for row in scores):
             values: dict[Cell, list[float]] = {}
@@ -130,12 +138,8 @@ def _differences(scores: list[Row], matrix: Matrix) -> Iterator[Row]:
 
 
 def _page(artifact: Artifact, recipe: Recipe, matrix: Matrix, tables: dict[str, list[Row]], drawn: Any) -> str:
-    from tasks.pages.paper import beside
-
-    sources = list(ancestors(artifact.parents.values()))
-    shard = next(a for a in sources if a.stage == "shard")
-    teacher = next((a.record().facts["top1"] for a in sources if a.stage == "teacher"), None)
-    _, index = indexed(shard)
+    shard, index = artifact.ancestor("shard"), index_of(artifact)
+    teacher = next((a.record().facts["top1"] for a in artifact.ancestors() if a.stage == "teacher"), None)
     return render(
         TEMPLATE,
         recipe=recipe,

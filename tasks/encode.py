@@ -17,20 +17,25 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import sha256_of
 from storage.index import Index
-from storage.zarr_store import BLOCK_IMAGES, LatentStore, block_names
+from storage.zarr_store import block_names
 from tasks.inputs.cached import Teller, cached
 from tasks.inputs.models import load_encoder
+from tasks.inputs.plan import Work, batches_of_images
 from tasks.inputs.real import read_batches
-from tasks.recipe.settings import EncodeConfig, ImageConfig
-from tasks.shard import indexed
+from tasks.inputs.stores import indexed, latent_blocks, latents_of
+from tasks.recipe.settings import EncodeConfig, ImageConfig, Recipe
 
 VERSION = 2
-STORE = "latents.zarr"
 
 
-def latents_of(artifact: Artifact) -> LatentStore:
-    """The store of an encode artifact."""
-    return LatentStore(artifact.path / STORE)
+def plan(recipe: Recipe, shard: Artifact, model: Artifact) -> Work:
+    """The latents of a recipe's training images."""
+    config, images = recipe.encode, recipe.images.for_encoding
+    parents = {"shard": shard, "autoencoder": model}
+    artifact = Artifact(shard.root, "encode", VERSION, identity(config, images), parents)
+    _, index = indexed(shard)
+    batches = batches_of_images(index.counts("train"))
+    return Work(artifact, encode, (config, images), units=num_units(index), batches=batches, gpu=True)
 
 
 def identity(config: EncodeConfig, images: ImageConfig) -> dict[str, Any]:
@@ -44,24 +49,13 @@ def identity(config: EncodeConfig, images: ImageConfig) -> dict[str, Any]:
 def units(artifact: Artifact, index: Index, class_names: tuple[str, ...] | None = None) -> dict[str, str]:
     """Units of some classes (or all), each with the hash of what it is made from."""
     model = artifact.parents["autoencoder"].content()
-    found = {}
-    for name in class_names or index.classes:
-        rows = index.rows("train", name)
-        for block, unit in enumerate(block_names(name, len(rows))):
-            hashes = index.hashes(rows[block * BLOCK_IMAGES : (block + 1) * BLOCK_IMAGES])
-            found[unit] = sha256_of([model, hashes])
-    return found
+    blocks = (block for name in class_names or index.classes for block in latent_blocks(index, name).items())
+    return {unit: sha256_of([model, index.hashes(rows)]) for unit, rows in blocks}
 
 
 def num_units(index: Index) -> int:
     """How many units the latents of a data set have."""
     return sum(len(block_names(name, count)) for name, count in index.counts("train").items())
-
-
-def class_content(artifact: Artifact, class_name: str, num_images: int) -> str:
-    """Hash of a class's latents."""
-    marks = [artifact.mark(unit) for unit in block_names(class_name, num_images)]
-    return sha256_of([mark.content if mark else None for mark in marks])
 
 
 @dataclass(frozen=True)
@@ -70,13 +64,6 @@ class Block:
 
     unit: str
     rows: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, unit: str, index: Index) -> Block:
-        """The block that a unit names."""
-        name, number = unit.rsplit("/", 1)
-        start = int(number) * BLOCK_IMAGES
-        return cls(unit, index.rows("train", name)[start : start + BLOCK_IMAGES])
 
     def batches(self, size: int) -> list[NDArray[np.int64]]:
         """The rows in batches, which depend on the block alone, so that a rerun computes the same bits."""
@@ -93,7 +80,8 @@ def encode(
     missing = artifact.missing(wanted)
     if not missing and artifact.is_done():
         return cached(artifact)
-    blocks = [Block.of(unit, index) for unit in missing]
+    rows = {unit: part for name in class_names for unit, part in latent_blocks(index, name).items()}
+    blocks = [Block(unit, rows[unit]) for unit in missing]
     writing: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:  # writes a block while the next one is computed
         for block, z, clock in _encoded(artifact, config, images, shard, index, blocks):

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import sha256_of
-from storage.zarr_store import ClassStore
 from tasks.inputs.cached import cached
 from tasks.inputs.models import load_classifier
-from tasks.inputs.stores import distilled_set, to_core
-from tasks.recipe.protocols import Protocol
-from tasks.recipe.settings import Weighting
-from tasks.shard import indexed
+from tasks.inputs.plan import Work
+from tasks.inputs.stores import distilled_set, indexed, label_blocks, labels_of, to_core
+from tasks.recipe.protocols import Protocol, protocol_of
+from tasks.recipe.settings import Recipe, Weighting
 
 VERSION = 1
-STORE = "labels.zarr"
-BLOCK_EPOCHS, BLOCK_BYTES = 50, 128 << 20  # a unit holds as many epochs as fit, at least one
+
+
+def plan(recipe: Recipe, method: str, seed: int, shard: Artifact, labelled: Mapping[str, Artifact]) -> Work:
+    """The labels of a method's pictures for one student's training. Reads "decode" and "teacher"."""
+    own, num_classes = recipe.settings_of(method), len(indexed(shard)[1].classes)
+    protocol = protocol_of(recipe, method, num_classes)
+    parents = {"shard": shard, **labelled}
+    settings = identity(protocol, own.weights, seed)
+    artifact = Artifact(shard.root, "label", VERSION, settings, parents, label=f"{method}-{seed}")
+    units = len(label_blocks(protocol.num_epochs, recipe.num_pictures(method) * num_classes, num_classes))
+    return Work(artifact, label, (protocol, own.weights, seed), units=units, gpu=True)
 
 
 def identity(protocol: Protocol, weights: Weighting, seed: int) -> dict[str, Any]:
@@ -45,44 +51,20 @@ def label(artifact: Artifact, protocol: Protocol, weights: Weighting, seed: int)
 
     clock = Clock()
     with clock("read"):
-        _, index = indexed(artifact.parents["shard"])
-        pictures, _, w = distilled_set(artifact.parents["decode"], index, weights)
+        distilled = distilled_set(artifact.parents["decode"], weights)
         teacher = load_classifier(artifact.parents["teacher"])
-        lessons = students.Lessons(pictures, w, to_core(protocol), seed, teacher.mean.device)
+        lessons = students.Lessons(distilled.images, distilled.weights, to_core(protocol), seed, teacher.mean.device)
     inputs = sha256_of(artifact.inputs())
-    blocks = {block_name(block): block for block in blocks_of(protocol.num_epochs, len(pictures), len(index.classes))}
+    blocks = label_blocks(protocol.num_epochs, len(distilled.images), len(distilled.classes))
     for unit in artifact.missing(dict.fromkeys(blocks, inputs)):
         with clock("compute"):
             labelled = [students.label_epoch(teacher, lessons, e, protocol.label_top_k) for e in blocks[unit]]
             arrays = {name: np.stack([epoch[name] for epoch in labelled]) for name in labelled[0]}
         with clock("write"):
-            files = ClassStore(artifact.path / STORE).write_class(unit, arrays)
+            files = labels_of(artifact).write_class(unit, arrays)
         facts = {"bytes": {name: array.nbytes for name, array in arrays.items()}}
         artifact.commit(unit, files, inputs=inputs, clock=clock, facts=facts)
         clock = Clock()
     stored = [stamp.num_bytes for mark in artifact.marks().values() for stamp in mark.files.values()]
     artifact.finish(blocks, facts={"bytes_on_disk": sum(stored)})
     return str(artifact)
-
-
-def blocks_of(num_epochs: int, num_images: int, num_classes: int) -> list[range]:
-    """The epochs of each unit."""
-    size = max(1, min(BLOCK_EPOCHS, BLOCK_BYTES // (2 * num_images * num_classes)))
-    return [range(first, min(first + size, num_epochs)) for first in range(0, num_epochs, size)]
-
-
-def block_name(block: range) -> str:
-    """The unit of these epochs, e.g. "epochs-0000-0024"."""
-    return f"epochs-{block[0]:04d}-{block[-1]:04d}"
-
-
-def epoch_reader(artifact: Artifact, num_images: int, num_classes: int) -> Callable[[int], dict[str, NDArray[Any]]]:
-    """Reads an epoch's arrays, as ddoq_core.train.stored_labels.pack_epoch made them. Holds one block in memory."""
-    blocks = blocks_of(artifact.config["num_epochs"], num_images, num_classes)
-    read_block = lru_cache(maxsize=1)(ClassStore(artifact.path / STORE).read_class)
-
-    def read_epoch(epoch: int) -> dict[str, NDArray[Any]]:
-        block = blocks[epoch // len(blocks[0])]
-        return {name: array[epoch - block[0]] for name, array in read_block(block_name(block)).items()}
-
-    return read_epoch

@@ -16,13 +16,11 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import canonical_json, sha256_of
 from storage.index import Index
-from tasks.cluster import prototypes_of
-from tasks.encode import latents_of
 from tasks.inputs.cached import cached
+from tasks.inputs.plan import Work
 from tasks.inputs.real import read_images
-from tasks.inputs.stores import distilled_set
-from tasks.recipe.settings import ImageConfig, Weighting
-from tasks.shard import indexed
+from tasks.inputs.stores import Distilled, distilled_set, indexed, latents_of, prototypes_of
+from tasks.recipe.settings import ImageConfig, Recipe, Weighting
 
 VERSION = 2
 FOLDER = "measure"
@@ -30,6 +28,16 @@ MEASURES = ("w2", "n_eff", "gradient")
 MOST_CLASSES = 20  # measured, the first of the data set
 MOST_REAL = 500  # images of each, drawn at random, whose gradient stands for the data
 GRADIENT_SEED = 0  # of the fixed network and of that draw
+
+
+def plan(recipe: Recipe, method: str, seed: int, shard: Artifact, decode: Artifact) -> Work:
+    """The measures of a method's pictures, whose seed is a student's."""
+    images, architecture = recipe.images.for_training, recipe.train.architectures[0]
+    weights = recipe.settings_of(method).weights
+    settings = {"images": images.model_dump(), "architecture": architecture, "weights": weights}
+    parents = {"shard": shard, "decode": decode}
+    artifact = Artifact(shard.root, "measure", VERSION, settings, parents, label=f"{method}-{seed}")
+    return Work(artifact, measure, (images, architecture, weights), gpu=True)
 
 
 @task(task_run_name="measure-{artifact.label}-{artifact.digest}")
@@ -50,12 +58,12 @@ def measure(artifact: Artifact, images: ImageConfig, architecture: str, weights:
     with clock("read"):
         shard, index = indexed(artifact.parents["shard"])
         names = index.classes[:MOST_CLASSES]
-        pictures, labels, w = distilled_set(decoded, index, weights, len(names))
+        distilled = distilled_set(decoded, weights, len(names))
     with clock("compute"):
         facts = {
             "w2": fmean(_w2(decoded, name, weights) for name in names),
-            "n_eff": fmean(effective_sample_size(w[labels == c]) for c in range(len(names))),
-            "gradient": _gradient_gap(shard, index, images, architecture, (pictures, labels, w)),
+            "n_eff": fmean(effective_sample_size(distilled.weights[distilled.labels == c]) for c in range(len(names))),
+            "gradient": _gradient_gap(shard, index, images, architecture, distilled),
         }
     with artifact.writing(FOLDER, clock, facts) as folder:
         (folder / "measure.json").write_bytes(canonical_json(facts))
@@ -75,14 +83,14 @@ def _w2(decoded: Artifact, name: str, weights: Weighting) -> float:
     return w2(flat, points, class_weights(found["counts"], weights))
 
 
-def _gradient_gap(shard: Artifact, index: Index, images: ImageConfig, architecture: str, distilled: Any) -> float:
+def _gradient_gap(shard: Artifact, index: Index, images: ImageConfig, architecture: str, distilled: Distilled) -> float:
     import torch
 
     from ddoq_core.measure.gradient_gap import gradient_gap
 
-    pictures, labels, w = distilled
     model, real = _real_gradient(shard, index, images, architecture)
-    return gradient_gap(model, real, *_tensors(pictures, labels), torch.from_numpy(w))
+    x, y = _tensors(distilled.images, distilled.labels)
+    return gradient_gap(model, real, x, y, torch.from_numpy(distilled.weights))
 
 
 _gradients: dict[str, Any] = {}  # of the last network and data of this process

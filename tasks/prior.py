@@ -9,13 +9,21 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.encode import latents_of
 from tasks.inputs.cached import DiskKeeper, cached
 from tasks.inputs.models import MODEL, WeightsError, describe_weights, load_given_prior
-from tasks.recipe.settings import PriorConfig
-from tasks.shard import indexed
+from tasks.inputs.plan import Work
+from tasks.inputs.stores import index_of, latents_of
+from tasks.recipe.settings import PriorConfig, Recipe
 
 VERSION = 2
+
+
+def plan(recipe: Recipe, shard: Artifact, latents: Artifact) -> Work:
+    """The prior of a recipe, trained on its latents or given."""
+    config = recipe.prior
+    parents = {"encode": latents} if config.train else {"shard": shard}
+    artifact = Artifact(shard.root, "prior", VERSION, {"prior": config.model_dump()}, parents)
+    return Work(artifact, prior, (config,), gpu=True)
 
 
 @task(task_run_name="prior-{artifact.digest}")
@@ -30,7 +38,7 @@ def prior(artifact: Artifact, config: PriorConfig) -> State | str:
     clock = Clock()
     with clock("read"):
         latents = artifact.parents["encode"]
-        _, index = indexed(latents.parents["shard"])
+        index = index_of(latents)
         parts = [latents_of(latents).read_class(name) for name in index.classes]
         labels = np.repeat(np.arange(len(parts)), [len(z) for z in parts])
         z = np.concatenate(parts).astype(np.float32)  # (n, C, H, W)
@@ -48,7 +56,7 @@ def _note_weights(artifact: Artifact, config: PriorConfig) -> str:
     clock = Clock()
     with clock("read"):
         told = {**describe_weights(config.weights), "kind": config.kind}
-        _, index = indexed(artifact.parents["shard"])
+        index = index_of(artifact)
         try:
             load_given_prior(config.kind, config.weights, index.classes)
         except (OSError, ValueError) as error:

@@ -6,7 +6,8 @@ import base64
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -17,21 +18,27 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
-from storage.index import Index
 from tasks.inputs.cached import cached
-from tasks.inputs.stores import distilled_set
+from tasks.inputs.plan import Work
+from tasks.inputs.stores import Distilled, distilled_set, index_of, samples_of
 from tasks.measure import MEASURES, MOST_CLASSES
-from tasks.pages.costs import ancestors, ledger
+from tasks.pages.costs import ledger
+from tasks.pages.figures import accuracy_by_method
 from tasks.pages.findings import remarks
-from tasks.pages.render import png_of, render
+from tasks.pages.render import render
 from tasks.recipe.settings import Recipe
-from tasks.sample import PER_CLASS, Samples, draw_samples
-from tasks.shard import indexed
 
-VERSION = 3
+VERSION = 4
 FOLDER = "report"
 MOST_PICTURES = 20  # of a class, shown per method
 TEMPLATE = "report.html.j2"
+
+
+def plan(recipe: Recipe, parents: Mapping[str, Artifact], root: Path) -> Work:
+    """The report on all methods, from the stages evaluate ("method/architecture/seed"), measure
+    ("measure/method/seed") and, where there is one, sample."""
+    artifact = Artifact(root, "report", VERSION, {"recipe": recipe.identity()}, parents)
+    return Work(artifact, report, (recipe,))
 
 
 @task(task_run_name="report-{artifact.digest}")
@@ -44,10 +51,9 @@ def report(artifact: Artifact, recipe: Recipe) -> State | str:
         rows = results(artifact, recipe)
         galleries = [gallery(decoded_of(artifact, recipe, method), recipe, method) for method in recipe.methods]
     with clock("compute"):
-        figure, samples = _figure(rows), draw_samples(artifact.parents, recipe, MOST_CLASSES)
-        page = _render(artifact, recipe, rows, galleries, figure, samples)
-    facts = {"samples_recognised": samples.recognised.tolist()} if samples else {}
-    with artifact.writing(FOLDER, clock, facts) as folder:
+        figure = accuracy_by_method(rows)
+        page = _render(artifact, recipe, rows, galleries, figure)
+    with artifact.writing(FOLDER, clock) as folder:
         (folder / "report.html").write_text(page)
         (folder / "results.png").write_bytes(figure)
         contact_sheet(galleries[0]).save(folder / "pictures.png")
@@ -76,7 +82,7 @@ def _row(artifact: Artifact, recipe: Recipe, method: str, architecture: str) -> 
         "method": method,
         "architecture": architecture,
         "ipc": recipe.ipc,
-        "weights": str(recipe.settings_of(method)[2]),
+        "weights": str(recipe.settings_of(method).weights),
         "num_seeds": len(top1),
         "top1_mean": fmean(top1),
         "top1_std": stdev(top1) if len(top1) > 1 else 0.0,
@@ -93,10 +99,8 @@ def decoded_of(artifact: Artifact, recipe: Recipe, method: str) -> Artifact:
 
 def gallery(decoded: Artifact, recipe: Recipe, method: str) -> dict[str, Any]:
     """The pictures of a method with their weights, class by class, to be shown."""
-    _, index = indexed(_shard_of(decoded))
-    _, _, weights = recipe.settings_of(method)
-    pictures, labels, w = distilled_set(decoded, index, weights)
-    return {"method": method, "weights": weights, "classes": list(_classes(index, pictures, labels, w))}
+    weights = recipe.settings_of(method).weights
+    return {"method": method, "weights": weights, "classes": list(_classes(distilled_set(decoded, weights)))}
 
 
 def contact_sheet(gallery: dict[str, Any]) -> Image.Image:
@@ -113,11 +117,10 @@ def contact_sheet(gallery: dict[str, Any]) -> Image.Image:
     return sheet
 
 
-def _classes(
-    index: Index, pictures: NDArray[np.uint8], labels: NDArray[np.int64], w: NDArray[np.float64]
-) -> Iterator[dict[str, Any]]:
-    for label, name in enumerate(index.classes[:MOST_CLASSES]):
-        rows = np.flatnonzero(labels == label)[:MOST_PICTURES]
+def _classes(distilled: Distilled) -> Iterator[dict[str, Any]]:
+    pictures, w = distilled.images, distilled.weights
+    for label, name in enumerate(distilled.classes[:MOST_CLASSES]):
+        rows = np.flatnonzero(distilled.labels == label)[:MOST_PICTURES]
         most = float(w[rows].max())
         shown = [
             {
@@ -137,20 +140,19 @@ def _render(
     rows: list[dict[str, Any]],
     galleries: list[dict[str, Any]],
     figure: bytes,
-    samples: Samples | None,
 ) -> str:
+    sample = artifact.parents.get("sample")
     return render(
         TEMPLATE,
         recipe=recipe,
         rows=rows,
         galleries=galleries,
         figure=base64.b64encode(figure).decode(),
-        costs=list(ledger(artifact.parents.values())),
+        costs=list(ledger(artifact)),
         models=_models(artifact),
         data=_data(artifact),
-        samples=samples,
-        per_class=PER_CLASS,
-        sampled=[[_png(picture) for picture in row] for row in samples.pictures] if samples else [],
+        samples=sample.record().facts if sample else None,
+        sampled=dict(_sampled(sample)) if sample else {},
         settings=json.dumps(recipe.model_dump(mode="json"), indent=1),
         versions=next(iter(artifact.parents.values())).record().versions,
         shown=(MOST_CLASSES, MOST_PICTURES),
@@ -159,7 +161,7 @@ def _render(
 
 def _models(artifact: Artifact) -> list[str]:
     """What is known of the models that this result rests on."""
-    facts = {ancestor.stage: ancestor.record().facts for ancestor in ancestors(artifact.parents.values())}
+    facts = {ancestor.stage: ancestor.record().facts for ancestor in artifact.ancestors()}
     lines = []
     if "teacher" in facts:
         lines.append(f"Teacher: top-1 {facts['teacher']['top1']:.1%} on held-out real images.")
@@ -170,30 +172,15 @@ def _models(artifact: Artifact) -> list[str]:
 
 def _data(artifact: Artifact) -> list[str]:
     """What to know of the images."""
-    return remarks(next(a for a in ancestors(artifact.parents.values()) if a.stage == "shard").record().facts)
+    return remarks(artifact.ancestor("shard").record().facts)
 
 
-def _shard_of(decoded: Artifact) -> Artifact:
-    return decoded.parents["cluster"].parents["encode"].parents["shard"]
+def _sampled(sample: Artifact) -> Iterator[tuple[str, list[str]]]:
+    for name in index_of(sample).classes[: len(sample.record().facts["recognised"])]:
+        yield name, [_png(picture) for picture in samples_of(sample).read_class(name)["images"]]
 
 
 def _png(picture: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _figure(rows: list[dict[str, Any]]) -> bytes:
-    """PNG of the accuracy with its spread, and W2, by method."""
-    from matplotlib.figure import Figure
-
-    names = [f"{r['method']}\n{r['architecture']}" for r in rows]
-    figure = Figure(figsize=(9, 0.6 * len(rows) + 1.2), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    left.barh(names, [100 * r["top1_mean"] for r in rows], xerr=[100 * r["top1_std"] for r in rows], color="#4878a8")
-    left.set_xlabel("top-1 accuracy, % (mean ± std over seeds)")
-    left.set_xlim(max(0, 100 * min(r["top1_mean"] - 2 * r["top1_std"] for r in rows) - 5), 100)
-    right.barh(names, [r["w2"] for r in rows], color="#a85448")
-    right.set_xlabel("W2 to the class, mean over classes")
-    left.invert_yaxis()
-    return png_of(figure)

@@ -1,57 +1,62 @@
-"""What the recipe's own prior draws from noise alone, and how much of it the teacher recognises; for the report."""
+"""Stage sample: what the recipe's own prior draws from noise alone, and how much of it the teacher recognises."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from prefect import State, task
 
 from storage.artifact import Artifact
-from storage.index import Index
-from tasks.cluster import prototypes_of
+from storage.clock import Clock
+from storage.zarr_store import ClassStore
+from tasks.inputs.cached import cached
 from tasks.inputs.models import load_autoencoder, load_classifier, load_prior
-from tasks.recipe.settings import Recipe
-from tasks.shard import indexed
+from tasks.inputs.plan import Work
+from tasks.inputs.stores import SAMPLES, index_of, latents_of
+from tasks.recipe.settings import DecodeConfig, ImageConfig, Recipe
 
-PER_CLASS, SHOWN = 20, 10
-
-
-class Samples(NamedTuple):
-    """Pictures (classes, SHOWN, S, S, 3) uint8, and by class (classes,) the share of PER_CLASS such pictures that the
-    teacher takes for their class."""
-
-    pictures: NDArray[np.uint8]
-    recognised: NDArray[np.float64]
+VERSION = 1
+PER_CLASS, SHOWN = 20, 10  # drawn and kept of a class
+MOST_CLASSES = 20  # the first of the data set
 
 
-def draw_samples(scores: Mapping[str, Artifact], recipe: Recipe, num_classes: int) -> Samples | None:
-    """Draw from the prior for the first num_classes classes, with the recipe's guidance and steps; at full strength
-    nothing of a centroid is left. None without a prior of the recipe's own, a method that decodes through it, and a
-    teacher.
+def plan(recipe: Recipe, latents: Artifact, models: Mapping[str, Artifact]) -> Work:
+    """Samples of the recipe's prior, with its guidance and steps. Reads "autoencoder", "prior" and "teacher"."""
+    config, images = recipe.decode, recipe.images.for_training
+    settings = {**config.model_dump(include={"guidance_scale", "num_steps", "sampler"}), "size_px": images.size_px}
+    parents = {"encode": latents, **{name: models[name] for name in ("autoencoder", "prior", "teacher")}}
+    artifact = Artifact(latents.root, "sample", VERSION, settings, parents)
+    return Work(artifact, sample, (config, images), gpu=True)
 
-    scores  the artifacts of the stage evaluate, by "method/architecture/seed"
-    """
-    if recipe.prior.train is None or not recipe.through_prior:
-        return None
-    student = scores[f"{recipe.through_prior[0]}/{recipe.train.architectures[0]}/{recipe.seeds[0]}"].parents["train"]
-    labeller = student.parents.get("label", student).parents.get("teacher")
-    if labeller is None:
-        return None
-    _, index = indexed(student.parents["shard"])
-    labels = np.repeat(np.arange(len(index.classes[:num_classes])), PER_CLASS)
-    pictures = _draw(student.parents["decode"], index, labels, recipe)
+
+@task(task_run_name="sample-{artifact.digest}")
+def sample(artifact: Artifact, config: DecodeConfig, images: ImageConfig) -> State | str:
+    """Draw pictures of each class from noise; at full strength nothing of a centroid is left. `recognised` is by class
+    the share that the teacher takes for that class."""
+    if artifact.is_done():
+        return cached(artifact)
     from ddoq_core.train.teachers import predict
 
-    recognised = predict(load_classifier(labeller), pictures).argmax(1) == labels
+    clock, names = Clock(), index_of(artifact).classes[:MOST_CLASSES]
+    labels = np.repeat(np.arange(len(names)), PER_CLASS)
+    with clock("compute"):
+        pictures = _drawn(artifact, config, images, labels)
+        recognised = predict(load_classifier(artifact.parents["teacher"]), pictures).argmax(1) == labels
     by_class = pictures.reshape(-1, PER_CLASS, *pictures.shape[1:])
-    return Samples(by_class[:, :SHOWN], recognised.reshape(-1, PER_CLASS).mean(1))
+    facts = {"recognised": recognised.reshape(-1, PER_CLASS).mean(1).tolist(), "per_class": PER_CLASS}
+    with artifact.writing(SAMPLES, clock, facts) as folder:
+        for name, own in zip(names, by_class, strict=True):
+            ClassStore(folder).write_class(name, {"images": own[:SHOWN]})
+    return str(artifact)
 
 
-def _draw(decoded: Artifact, index: Index, labels: NDArray[np.int64], recipe: Recipe) -> NDArray[np.uint8]:
-    """Pictures (n, S, S, 3) of classes (n,), drawn from noise as an artifact of decode would be."""
+def _drawn(
+    artifact: Artifact, config: DecodeConfig, images: ImageConfig, labels: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Pictures (n, S, S, 3) of classes (n,), drawn from noise as the stage decode would."""
     import torch
 
     from ddoq_core.decode.decoder import Decoder
@@ -59,12 +64,10 @@ def _draw(decoded: Artifact, index: Index, labels: NDArray[np.int64], recipe: Re
     from ddoq_core.decode.prior import unit_seeds
     from ddoq_core.devices import best_device
 
-    config = recipe.decode
-    prior = load_prior(decoded.parents["prior"], config, index.classes).with_sampler(config.sampler)
-    sample = partial(prior.sample, strength=1.0, guidance_scale=config.guidance_scale, num_steps=config.num_steps)
-    model = load_autoencoder(decoded.parents["autoencoder"])
-    shape = prototypes_of(decoded.parents["cluster"]).read_class(index.classes[0])["centroids"].shape[1:]
-    size = batch_size(best_device(), *shape[1:])
-    decoder = Decoder(model, sample, recipe.images.for_training.size_px, size)
-    seeds = unit_seeds(len(labels), 0, "sample")
-    return decoder(torch.zeros(len(labels), *shape), torch.from_numpy(labels), seeds)
+    class_names = index_of(artifact).classes
+    prior = load_prior(artifact.parents["prior"], config, class_names).with_sampler(config.sampler)
+    draw = partial(prior.sample, strength=1.0, guidance_scale=config.guidance_scale, num_steps=config.num_steps)
+    model = load_autoencoder(artifact.parents["autoencoder"])
+    shape = latents_of(artifact.parents["encode"]).shape_of(class_names[0])
+    decoder = Decoder(model, draw, images.size_px, batch_size(best_device(), *shape[1:]))
+    return decoder(torch.zeros(len(labels), *shape), torch.from_numpy(labels), unit_seeds(len(labels), 0, "sample"))

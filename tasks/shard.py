@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,31 +27,27 @@ from storage.sources import (
     unpack,
 )
 from tasks.inputs.cached import cached
+from tasks.inputs.plan import Work
 from tasks.inputs.sources import open_data
+from tasks.inputs.stores import INDEX, indexed
 from tasks.pages.findings import facts_of, remarks
 from tasks.recipe.settings import DataConfig, Recipe
 
 VERSION = 2
-UNIT, REFUSED_IMAGES = "index", "refused.parquet"
+REFUSED_IMAGES = "refused.parquet"
 
 log = logging.getLogger(__name__)
 _checked: dict[Path, Source] = {}  # sources that an early check in this process has listed, for the stage to take over
 
 
 def shard_artifact(root: Path, data: DataConfig) -> Artifact:
-    """The artifact of a source; its identity is known once it is done (see `indexed`)."""
+    """The artifact of a source; its identity is known once it is done (see tasks.inputs.stores.indexed)."""
     return Artifact(root, "shard", VERSION, data.model_dump(exclude={"max_refused"}), label=data.source)
 
 
-def indexed(artifact: Artifact) -> tuple[Artifact, Index]:
-    """A finished shard artifact under its identity, the index's content, and the index."""
-    index = _index(artifact.path / UNIT, artifact.content())
-    return artifact.known_as(index.identity), index
-
-
-@lru_cache(maxsize=2)
-def _index(folder: Path, content: str) -> Index:
-    return Index.read(folder)
+def plan(recipe: Recipe, root: Path) -> Work:
+    """What is written of the recipe's source."""
+    return Work(shard_artifact(root, recipe.data), shard, (recipe.data,))
 
 
 @task(task_run_name="shard-{artifact.label}")
@@ -64,8 +59,8 @@ def shard(artifact: Artifact, data: DataConfig) -> State | str:
         source.fetch()
         unpacked = _unpack(artifact, source)
         inputs = source.fingerprint()
-    folder = artifact.path / UNIT
-    if artifact.is_done() and artifact.holds(UNIT, inputs):
+    folder = artifact.path / INDEX
+    if artifact.is_done() and artifact.holds(INDEX, inputs):
         total = len(indexed(artifact)[1].table) + len(refused := pq.read_table(folder / REFUSED_IMAGES))
         check_refused(refused, total, data.max_refused)
         return cached(artifact)
@@ -78,8 +73,8 @@ def shard(artifact: Artifact, data: DataConfig) -> State | str:
         index.write(folder)
         pq.write_table(refused, folder / REFUSED_IMAGES)
     facts = facts_of(index, len(refused))
-    artifact.commit(UNIT, [folder], inputs=inputs, clock=clock, facts=facts)
-    artifact.finish([UNIT, *unpacked], facts=facts)
+    artifact.commit(INDEX, [folder], inputs=inputs, clock=clock, facts=facts)
+    artifact.finish([INDEX, *unpacked], facts=facts)
     for line in remarks(facts):
         log.warning(line)
     return str(artifact)
@@ -141,8 +136,8 @@ def check_source(recipe: Recipe, root: Path) -> tuple[str, ...]:
 
 def _training_counts(artifact: Artifact, source: Source, data: DataConfig) -> dict[str, int]:
     """Training images per class: of the index, if the source is as it was then, else as listed."""
-    if artifact.holds(UNIT, source.fingerprint()):
-        return Index.read(artifact.path / UNIT).counts("train")
+    if artifact.holds(INDEX, source.fingerprint()):
+        return Index.read(artifact.path / INDEX).counts("train")
     listing = split_listing(source, data)
     names = listing.images["class"].filter(pc.equal(listing.images["split"], "train"))
     counted = {row["values"]: row["counts"] for row in names.value_counts().to_pylist()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from prefect import State, task
 
@@ -10,11 +11,25 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from tasks.inputs.cached import DiskKeeper, cached
 from tasks.inputs.models import MODEL, WeightsError
+from tasks.inputs.plan import Work
 from tasks.inputs.real import classify_split, read_split
-from tasks.recipe.settings import ImageConfig, TeacherConfig
-from tasks.shard import indexed
+from tasks.inputs.stores import indexed
+from tasks.recipe.settings import ImageConfig, Recipe, TeacherConfig
 
 VERSION = 2
+
+
+def plan(recipe: Recipe, shard: Artifact) -> Work:
+    """The teacher of a recipe."""
+    config, images = recipe.teacher, recipe.images.for_training
+    settings = {"teacher": identity(config), "images": images.model_dump()}
+    artifact = Artifact(shard.root, "teacher", VERSION, settings, {"shard": shard})
+    return Work(artifact, teacher, (config, images), gpu=True)
+
+
+def identity(config: TeacherConfig) -> dict[str, Any]:
+    """The settings that matter: of weights that are given, not how others would be trained."""
+    return config.model_dump(include={"architecture", "weights", "min_gain"} if config.weights else None)
 
 
 @task(task_run_name="teacher-{artifact.digest}")

@@ -1,9 +1,8 @@
-"""Stages train and evaluate: a student on weighted distilled images, and its accuracy on held-out real ones."""
+"""Stage train: a student on weighted distilled images."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
 from prefect import State, task
@@ -12,15 +11,29 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from tasks.inputs.cached import DiskKeeper, cached
 from tasks.inputs.models import MODEL, load_classifier
-from tasks.inputs.real import classify_split
-from tasks.inputs.stores import distilled_set, to_core
-from tasks.label import epoch_reader
-from tasks.recipe.protocols import Protocol
-from tasks.recipe.settings import ImageConfig, Weighting
-from tasks.shard import indexed
+from tasks.inputs.plan import Work
+from tasks.inputs.stores import distilled_set, epoch_reader, indexed, to_core
+from tasks.recipe.protocols import Protocol, protocol_of
+from tasks.recipe.settings import Recipe, Weighting
 
 VERSION = 2
-METRICS = "metrics"
+
+
+def plan(
+    recipe: Recipe, method: str, architecture: str, seed: int, shard: Artifact, labelled: Mapping[str, Artifact]
+) -> Work:
+    """A student of a method. Its pictures are labelled: "decode" comes with "teacher", with "label", or alone."""
+    protocol = protocol_of(recipe, method, len(indexed(shard)[1].classes))
+    weights = recipe.settings_of(method).weights
+    settings = {
+        **protocol.model_dump(exclude={"label_top_k"}),
+        "architecture": architecture,
+        "weights": weights,
+        "seed": seed,
+    }
+    label = f"{method}-{architecture}-{seed}"
+    artifact = Artifact(shard.root, "train", VERSION, settings, {"shard": shard, **labelled}, label=label)
+    return Work(artifact, train, (protocol, architecture, weights, seed), gpu=True)
 
 
 @task(task_run_name="train-{artifact.label}-{artifact.digest}")
@@ -32,14 +45,16 @@ def train(artifact: Artifact, protocol: Protocol, architecture: str, weights: We
 
     clock = Clock()
     with clock("read"):
-        _, index = indexed(artifact.parents["shard"])
-        pictures, classes, w = distilled_set(artifact.parents["decode"], index, weights)
-        labeller = _labeller(artifact, protocol, len(pictures), len(index.classes))
-        spec = networks.ClassifierSpec(architecture, len(index.classes), pictures.shape[1])
+        distilled = distilled_set(artifact.parents["decode"], weights)
+        num_classes = len(distilled.classes)
+        labeller = _labeller(artifact, protocol, len(distilled.images), num_classes)
+        spec = networks.ClassifierSpec(architecture, num_classes, distilled.images.shape[1])
         student = networks.build_classifier(spec, seed=seed)
     with clock("compute"):
         settings, keeper = to_core(protocol), DiskKeeper(artifact)
-        losses = students.train_student(student, pictures, classes, w, settings, labeller, seed, keeper)
+        losses = students.train_student(
+            student, distilled.images, distilled.labels, distilled.weights, settings, labeller, seed, keeper
+        )
     with artifact.writing(MODEL, clock, {"losses": losses}) as folder:
         networks.save_classifier(student, spec, folder)
     return str(artifact)
@@ -53,23 +68,3 @@ def _labeller(artifact: Artifact, protocol: Protocol, num_images: int, num_class
         reader = epoch_reader(artifact.parents["label"], num_images, num_classes)
         return StoredLabels(reader, num_images, protocol.batch_size, num_classes)
     return load_classifier(artifact.parents["teacher"]) if "teacher" in artifact.parents else None
-
-
-@task(task_run_name="evaluate-{artifact.label}-{artifact.digest}")
-def evaluate(artifact: Artifact, images: ImageConfig) -> State | str:
-    """Accuracy of a student's last epoch on the held-out real images."""
-    if artifact.is_done():
-        return cached(artifact)
-    from ddoq_core.train import teachers
-    from ddoq_core.train.networks import load_classifier as load
-
-    clock = Clock()
-    with clock("read"):
-        shard, index = indexed(artifact.parents["shard"])
-        student = load(artifact.parents["train"].path / MODEL)
-    with clock("compute"):
-        logits, truth = classify_split(student, shard, index, "val", images)
-        found = teachers.accuracy(logits, truth)
-    with artifact.writing(METRICS, clock, {**asdict(found), "images": len(truth)}) as folder:
-        (folder / "metrics.json").write_text(json.dumps(asdict(found)))
-    return str(artifact)

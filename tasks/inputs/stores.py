@@ -1,35 +1,138 @@
-"""The distilled set as its students see it."""
+"""What several stages read of each other's artifacts: the index, the stores, the distilled set that they make up."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.artifact import Artifact
+from storage.files import sha256_of
 from storage.index import Index
-from tasks.cluster import prototypes_of
-from tasks.decode import images_of
+from storage.zarr_store import BLOCK_IMAGES, ClassStore, LatentStore, block_names
 from tasks.recipe.protocols import Protocol
 from tasks.recipe.settings import Weighting
 
+INDEX = "index"
+LATENTS, PROTOTYPES, IMAGES, LABELS, SAMPLES = (
+    f"{name}.zarr" for name in ("latents", "prototypes", "images", "labels", "samples")
+)
 
-def distilled_set(
-    decoded: Artifact, index: Index, weights: Weighting, num_classes: int | None = None
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float64]]:
-    """Images (N, S, S, 3) uint8, labels (N,) and training weights (N,) of all classes, or the first, in label order.
 
-    Several pictures of one centroid each have its weight.
+def indexed(shard: Artifact) -> tuple[Artifact, Index]:
+    """A finished shard artifact under its identity, the index's content, and the index."""
+    index = _index(shard.path / INDEX, shard.content())
+    return shard.known_as(index.identity), index
+
+
+@lru_cache(maxsize=2)
+def _index(folder: Path, content: str) -> Index:
+    return Index.read(folder)
+
+
+def index_of(artifact: Artifact) -> Index:
+    """The index of the data set that an artifact was made from."""
+    return indexed(artifact.ancestor("shard"))[1]
+
+
+def latents_of(encode: Artifact) -> LatentStore:
+    """The store of an encode artifact."""
+    return LatentStore(encode.path / LATENTS)
+
+
+def prototypes_of(cluster: Artifact) -> ClassStore:
+    """The store of a cluster artifact."""
+    return ClassStore(cluster.path / PROTOTYPES)
+
+
+def images_of(decode: Artifact) -> ClassStore:
+    """The store of a decode artifact."""
+    return ClassStore(decode.path / IMAGES)
+
+
+def samples_of(sample: Artifact) -> ClassStore:
+    """The store of a sample artifact."""
+    return ClassStore(sample.path / SAMPLES)
+
+
+def labels_of(label: Artifact) -> ClassStore:
+    """The store of a label artifact, a unit for each block of epochs."""
+    return ClassStore(label.path / LABELS)
+
+
+def latent_blocks(index: Index, name: str) -> dict[str, NDArray[np.int64]]:
+    """Units of a class's latents, "<class>/<block>", each with the rows of the index (n,) that it is made from."""
+    rows = index.rows("train", name)
+    units = block_names(name, len(rows))
+    return {unit: rows[k * BLOCK_IMAGES : (k + 1) * BLOCK_IMAGES] for k, unit in enumerate(units)}
+
+
+def latent_content(encode: Artifact, name: str, num_images: int) -> str:
+    """Hash of a class's finished latents, or of what there is of them."""
+    marks = [encode.mark(unit) for unit in block_names(name, num_images)]
+    return sha256_of([mark.content if mark else None for mark in marks])
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """N pictures in label order, several of one centroid each with its weight.
+
+    images     (N, S, S, 3) uint8
+    labels     (N,) int64
+    centroids  (N,) int64, the number of the prototype within its class
+    weights    (N,) float64, of a class 1 in the mean
+    classes    names in label order
     """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    centroids: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    classes: tuple[str, ...]
+
+
+def distilled_set(decode: Artifact, weights: Weighting, num_classes: int | None = None) -> Distilled:
+    """The pictures of all classes, or the first, weighted by this rule. Raises ValueError for an unknown rule."""
     from ddoq_core import class_weights
 
-    names = index.classes[:num_classes]
-    found = [images_of(decoded).read_class(name) for name in names]
-    counts = [prototypes_of(decoded.parents["cluster"]).read_class(name)["counts"] for name in names]
+    names = index_of(decode).classes[:num_classes]
+    found = [images_of(decode).read_class(name) for name in names]
+    counts = [prototypes_of(decode.parents["cluster"]).read_class(name)["counts"] for name in names]
     w = [class_weights(c, weights)[part["centroid"]] for c, part in zip(counts, found, strict=True)]
-    labels = np.repeat(np.arange(len(found)), [len(part["images"]) for part in found])
-    return np.concatenate([part["images"] for part in found]), labels, np.concatenate(w)
+    return Distilled(
+        images=np.concatenate([part["images"] for part in found]),
+        labels=np.repeat(np.arange(len(found)), [len(part["images"]) for part in found]),
+        centroids=np.concatenate([part["centroid"] for part in found]),
+        weights=np.concatenate(w),
+        classes=names,
+    )
+
+
+BLOCK_EPOCHS, BLOCK_BYTES = 50, 128 << 20  # a unit of labels holds as many epochs as fit, at least one
+
+
+def label_blocks(num_epochs: int, num_images: int, num_classes: int) -> dict[str, range]:
+    """Units of stored labels, e.g. "epochs-0000-0024", each with its epochs."""
+    size = max(1, min(BLOCK_EPOCHS, BLOCK_BYTES // (2 * num_images * num_classes)))
+    blocks = [range(first, min(first + size, num_epochs)) for first in range(0, num_epochs, size)]
+    return {f"epochs-{block[0]:04d}-{block[-1]:04d}": block for block in blocks}
+
+
+def epoch_reader(label: Artifact, num_images: int, num_classes: int) -> Callable[[int], dict[str, NDArray[Any]]]:
+    """Reads an epoch's arrays, as ddoq_core.train.stored_labels.pack_epoch made them. Holds one block in memory."""
+    blocks = list(label_blocks(label.config["num_epochs"], num_images, num_classes).items())
+    read_block = lru_cache(maxsize=1)(labels_of(label).read_class)
+
+    def read_epoch(epoch: int) -> dict[str, NDArray[Any]]:
+        unit, block = blocks[epoch // len(blocks[0][1])]
+        return {name: array[epoch - block[0]] for name, array in read_block(unit).items()}
+
+    return read_epoch
 
 
 def to_core(protocol: Protocol) -> Any:

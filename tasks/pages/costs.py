@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from storage.artifact import Artifact
@@ -11,11 +11,11 @@ from tasks.recipe.settings import STAGES
 WORK = ("read", "compute", "write")
 
 
-def ledger(results: Iterable[Artifact]) -> Iterator[dict[str, Any]]:
-    """A row per stage of what these artifacts were made by, each artifact counted once: seconds that tasks worked when
+def ledger(result: Artifact) -> Iterator[dict[str, Any]]:
+    """A row per stage of what an artifact was made from, each artifact counted once: seconds that tasks worked when
     they were made, summed over workers, the largest memory of a worker process, bytes on disk."""
     by_stage: dict[str, dict[str, Artifact]] = {}
-    for artifact in ancestors(results):
+    for artifact in result.ancestors():
         by_stage.setdefault(artifact.stage, {})[artifact.digest] = artifact
     for stage in STAGES:
         made = list(by_stage.get(stage, {}).values())
@@ -30,18 +30,6 @@ def ledger(results: Iterable[Artifact]) -> Iterator[dict[str, Any]]:
                 "mib": round(sum(map(num_bytes, made)) / 2**20, 1),
                 "digests": ", ".join(sorted(a.digest for a in made)[:4]) + (" …" if len(made) > 4 else ""),
             }
-
-
-def ancestors(results: Iterable[Artifact]) -> Iterator[Artifact]:
-    """The artifacts and all that they were made from, each once."""
-    seen: set[str] = set()
-    waiting = list(results)
-    while waiting:
-        artifact = waiting.pop()
-        if str(artifact) not in seen:
-            seen.add(str(artifact))
-            yield artifact
-            waiting += artifact.parents.values()
 
 
 def seconds(artifact: Artifact) -> float:

@@ -19,6 +19,32 @@ def figures(results: list[Row]) -> dict[str, bytes]:
     return {"accuracy": _accuracy(results), "curves": _curves(results), "theory": _theory(results)}
 
 
+def accuracy_by_method(rows: list[Row]) -> bytes:
+    """PNG of a report: by method and student the top-1 of every seed, their mean with its 95 % interval, and W2."""
+    from matplotlib.figure import Figure
+
+    from ddoq_core.measure.statistics import interval_of
+
+    names = [f"{row['method']}\n{row['architecture']}" for row in rows]
+    figure = Figure(figsize=(9, 0.6 * len(rows) + 1.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for y, row in enumerate(rows):
+        top1 = [100 * value for value in row["top1"]]
+        half = interval_of(top1).half if len(top1) > 1 else 0.0
+        left.plot(top1, [y] * len(top1), "o", ms=3, color="#b0b0b0")
+        left.errorbar(100 * row["top1_mean"], y, xerr=half, fmt="o", ms=5, capsize=3, color=COLOURS["diffusion"])
+        right.plot(row["w2"], y, "o", ms=5, color=COLOURS["random"])
+    left.set_yticks(range(len(rows)), names)
+    left.set_ylim(len(rows) - 0.5, -0.5)
+    low, high = left.get_xlim()
+    left.set_xlim(max(low, 0), min(high, 100))
+    left.set_xlabel("top-1 accuracy, %: seeds, mean, 95 % interval")
+    right.set_xlabel("W2 to the class, mean over classes")
+    for axis in (left, right):
+        axis.grid(axis="x", alpha=0.3)
+    return png_of(figure)
+
+
 def _accuracy(results: list[Row]) -> bytes:
     """Top-1 with its interval, a panel for each number of images per class and student."""
     from matplotlib.figure import Figure

@@ -15,6 +15,7 @@ from tasks.recipe.settings import (
     Labels,
     Optimizer,
     ProtocolName,
+    Recipe,
     Schedule,
     Settings,
     TrainConfig,
@@ -101,6 +102,11 @@ def quick(ipc: int, num_classes: int) -> Protocol:
 
 
 PRESETS: dict[ProtocolName, Callable[[int, int], Protocol]] = {"fkd": fkd, "rded": rded, "hard": hard, "quick": quick}
+
+
+def protocol_of(recipe: Recipe, method: str, num_classes: int) -> Protocol:
+    """How a method's students are trained."""
+    return resolve(recipe.train, recipe.ipc, num_classes, recipe.settings_of(method).weights_in)
 
 
 def resolve(config: TrainConfig, ipc: int, num_classes: int, weights_in: WeightsIn | None = None) -> Protocol:

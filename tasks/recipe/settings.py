@@ -6,13 +6,13 @@ speed, devices and workers are not here. A recipe is one entry of prefect.yaml a
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 STAGES = (
     "shard", "autoencoder", "encode", "teacher", "prior", "cluster", "decode", "measure", "label", "train", "evaluate",
-    "report",
+    "sample", "report",
 )  # fmt: skip
 COMPARE = "compare"  # the stage of `ddoq compare`, in the place of report
 Subset = Literal[
@@ -185,6 +185,11 @@ class ClusterConfig(Settings):
     method: Literal["exact", "stream", "stream-d4m", "clvq", "balanced", "random"] = "exact"
     num_starts: PositiveInt = 10
 
+    @property
+    def has_starts(self) -> bool:
+        """Whether the method tries several starts."""
+        return self.method in ("exact", "balanced")
+
 
 class DecodeConfig(Settings):
     """How a prototype becomes a picture."""
@@ -255,6 +260,15 @@ class MethodConfig(Settings):
     weights_in: WeightsIn | None = Field(None, description="instead of the protocol's, to compare what weights do")
 
 
+class Method(NamedTuple):
+    """The complete settings of one method."""
+
+    cluster: ClusterConfig
+    decode: DecodeConfig
+    weights: Weighting
+    weights_in: WeightsIn | None
+
+
 class Recipe(Settings):
     """A whole distillation."""
 
@@ -288,21 +302,30 @@ class Recipe(Settings):
             self.settings_of(method)
         return self
 
-    def settings_of(self, method: str) -> tuple[ClusterConfig, DecodeConfig, Weighting]:
+    def settings_of(self, method: str) -> Method:
         """The complete settings of one method."""
         change = self.methods[method]
         cluster = ClusterConfig.model_validate({**self.cluster.model_dump(), **change.cluster})
         decode = DecodeConfig.model_validate({**self.decode.model_dump(), **change.decode})
-        return cluster, decode, self.weights if change.weights is None else change.weights
+        weights = self.weights if change.weights is None else change.weights
+        return Method(cluster, decode, weights, change.weights_in)
+
+    def identity(self) -> dict[str, Any]:
+        """All that changes a result: not the prose."""
+        return self.model_dump(mode="json", exclude={"claim"})
+
+    def draw_of(self, seed: int) -> int:
+        """The seed that draws the prototypes and pictures of a student's seed."""
+        return seed if self.redistil else self.seeds[0]
 
     @property
     def through_prior(self) -> list[str]:
         """The methods that decode through the prior."""
-        return [method for method in self.methods if self.settings_of(method)[1].method == "diffusion"]
+        return [method for method in self.methods if self.settings_of(method).decode.method == "diffusion"]
 
     def num_pictures(self, method: str) -> int:
         """Distilled pictures of a class: one for each centroid, or as many as are drawn from it."""
-        _, decode, _ = self.settings_of(method)
+        decode = self.settings_of(method).decode
         return self.ipc * (decode.num_draws if decode.method == "diffusion" else 1)
 
     def with_changes(self, changes: dict[str, Any]) -> Recipe:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from storage.artifact import Artifact
 from storage.index import Index
-from tasks import autoencoder, cluster, decode, encode, pictures, prior, shard
+from tasks import autoencoder, cluster, decode, encode, prior, shard
 from tasks.inputs import stores
 from tasks.recipe.settings import (
     AutoencoderConfig,
@@ -169,9 +169,9 @@ def test_only_the_groups_of_missing_classes_are_decoded(
     for name in ("3", "8", "9"):
         artifact.forget(name)
     decoded: list[Any] = []
-    of = pictures.Decoded.of
+    of = decode.Decoded.of
     monkeypatch.setattr(
-        pictures.Decoded, "of", lambda self, group, clock: decoded.append(group) or of(self, group, clock)
+        decode.Decoded, "of", lambda self, group, clock: decoded.append(group) or of(self, group, clock)
     )
     run(artifact)
     assert decoded == [("2", "3"), ("8", "9")]

@@ -1,0 +1,49 @@
+"""Stage evaluate: the accuracy of a student's last epoch on held-out real images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from prefect import State, task
+
+from storage.artifact import Artifact
+from storage.clock import Clock
+from storage.files import write_json
+from tasks.inputs.cached import cached
+from tasks.inputs.models import MODEL
+from tasks.inputs.plan import Work
+from tasks.inputs.real import classify_split
+from tasks.inputs.stores import indexed
+from tasks.recipe.settings import ImageConfig, Recipe
+
+VERSION = 2
+METRICS = "metrics"
+
+
+def plan(recipe: Recipe, shard: Artifact, student: Artifact) -> Work:
+    """The accuracy of a student."""
+    images = recipe.images.for_training
+    parents = {"shard": shard, "train": student}
+    settings = {"images": images.model_dump()}
+    artifact = Artifact(shard.root, "evaluate", VERSION, settings, parents, label=student.label)
+    return Work(artifact, evaluate, (images,), gpu=True)
+
+
+@task(task_run_name="evaluate-{artifact.label}-{artifact.digest}")
+def evaluate(artifact: Artifact, images: ImageConfig) -> State | str:
+    """Accuracy of a student's last epoch on the held-out real images."""
+    if artifact.is_done():
+        return cached(artifact)
+    from ddoq_core.train import teachers
+    from ddoq_core.train.networks import load_classifier as load
+
+    clock = Clock()
+    with clock("read"):
+        shard, index = indexed(artifact.parents["shard"])
+        student = load(artifact.parents["train"].path / MODEL)
+    with clock("compute"):
+        logits, truth = classify_split(student, shard, index, "val", images)
+        found = teachers.accuracy(logits, truth)
+    with artifact.writing(METRICS, clock, {**asdict(found), "images": len(truth)}) as folder:
+        write_json(folder / "metrics.json", asdict(found))
+    return str(artifact)

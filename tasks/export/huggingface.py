@@ -1,0 +1,47 @@
+"""Parquet with a card that declares its columns: Hugging Face's datasets reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.export.card import CARD, card_text
+from tasks.export.handout import Handout
+
+
+def write(handout: Handout, folder: Path) -> None:
+    """`data/train-….parquet` and a card that declares its features: `load_dataset(folder)` reads it."""
+    facts = list(handout.facts())
+    images = [{"bytes": handout.png_of(row), "path": f"{handout.name_of(row)}.png"} for row in range(len(facts))]
+    columns: dict[str, Any] = {
+        "image": pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        "label": pa.array([f["label"] for f in facts], pa.int64()),
+        "weight": pa.array([f["weight"] for f in facts], pa.float64()),
+        "centroid": pa.array([f["centroid"] for f in facts], pa.int64()),
+    }
+    if handout.logits is not None:
+        columns["logits"] = pa.array(handout.logits.tolist(), pa.list_(pa.float32()))
+    (folder / "data").mkdir()
+    pq.write_table(pa.table(columns), folder / "data" / "train-00000-of-00001.parquet")
+    (folder / CARD).write_text(card_text(handout, _front_matter(handout)))
+
+
+def _front_matter(handout: Handout) -> str:
+    names = {str(label): name for label, name in enumerate(handout.classes)}
+    features: list[dict[str, Any]] = [
+        {"name": "image", "dtype": "image"},
+        {"name": "label", "dtype": {"class_label": {"names": names}}},
+        {"name": "weight", "dtype": "float64"},
+        {"name": "centroid", "dtype": "int64"},
+    ]
+    if handout.logits is not None:
+        features.append({"name": "logits", "sequence": "float32"})
+    declared = {
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}],
+        "dataset_info": {"features": features},
+    }
+    return "---\n" + "\n".join(f"{key}: {json.dumps(value)}" for key, value in declared.items()) + "\n---\n\n"

@@ -1,0 +1,57 @@
+"""The newest run of a recipe, kept beside its links: the recipe as it was resolved, and its artifacts by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from storage.artifact import Artifact
+from storage.files import write_json
+from tasks.recipe.settings import Method, Recipe
+
+RUN = "run"
+
+
+class KeptRun(BaseModel):
+    """What a run was asked for, and the "<stage>/<digest>" of its artifacts by a name for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: Recipe
+    artifacts: dict[str, str]
+
+    def pictures_of(self, method: str) -> str | None:
+        """The pictures of a method's first seed."""
+        return self.artifacts.get(f"images-{method}-{self.recipe.seeds[0]}")
+
+    def methods_with(self, artifact: str) -> Iterator[Method]:
+        """The methods, for any seed, that have this artifact as their pictures."""
+        for name in self.recipe.methods:
+            own = {self.artifacts.get(f"images-{name}-{seed}") for seed in self.recipe.seeds}
+            if artifact in own:
+                yield self.recipe.settings_of(name)
+
+
+def keep_run(folder: Path, recipe: Recipe, artifacts: Mapping[str, Artifact], name: str = RUN) -> None:
+    """Write `<folder>/<name>.json`, whole or not at all."""
+    kept = KeptRun(recipe=recipe, artifacts={key: str(artifact) for key, artifact in artifacts.items()})
+    write_json(folder / f"{name}.json", kept.model_dump(mode="json"))
+
+
+def kept_run(folder: Path) -> KeptRun | None:
+    """The run that was kept in a folder `<root>/<recipe>`, None where there is none that can be read."""
+    return _read(folder / f"{RUN}.json")
+
+
+def kept_runs(root: Path) -> Iterator[KeptRun]:
+    """All runs that are kept in a root, of `ddoq run` and of `ddoq compare`."""
+    return (kept for path in sorted(root.glob("*/*.json")) if (kept := _read(path)))
+
+
+def _read(path: Path) -> KeptRun | None:
+    try:
+        return KeptRun.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
