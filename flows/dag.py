@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ddoq_core.train.protocol import Protocol
 from flows.run import Run
 from storage.artifact import Artifact
 from tasks import autoencoder, cluster, compare, decode, encode, label, measure, prior, report, shard, teacher, train
 from tasks.inputs.checks import check_prior
 from tasks.recipe.matrix import Matrix
-from tasks.recipe.protocols import Protocol, resolve
+from tasks.recipe.protocols import resolve
 from tasks.recipe.settings import COMPARE, Recipe
 
 
@@ -204,12 +205,7 @@ def _train(
     seed: int,
 ) -> Artifact:
     _, _, weights = recipe.settings_of(method)
-    settings = {
-        **protocol.model_dump(exclude={"label_top_k"}),
-        "architecture": architecture,
-        "weights": weights,
-        "seed": seed,
-    }
+    settings = train.identity(protocol, architecture, weights, seed)
     artifact = Artifact(run.root, "train", train.VERSION, settings, parents, label=f"{method}-{architecture}-{seed}")
     return run.add(artifact, train.train, protocol, architecture, weights, seed, gpu=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -10,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from prefect import State, task
 
+from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import sha256_of
 from storage.zarr_store import ClassStore
 from tasks.inputs.cached import cached
 from tasks.inputs.models import load_classifier
-from tasks.inputs.stores import distilled_set, to_core
-from tasks.recipe.protocols import Protocol
+from tasks.inputs.stores import distilled_set
 from tasks.recipe.settings import Weighting
 from tasks.shard import indexed
 
@@ -29,7 +30,10 @@ BLOCK_EPOCHS, BLOCK_BYTES = 50, 128 << 20  # a unit holds as many epochs as fit,
 def identity(protocol: Protocol, weights: Weighting, seed: int) -> dict[str, Any]:
     """The settings that decide which batches are labelled and what is kept of their labels."""
     return {
-        **protocol.model_dump(include={"num_epochs", "batch_size", "augmentation", "label_top_k"}),
+        "num_epochs": protocol.num_epochs,
+        "batch_size": protocol.batch_size,
+        "augmentation": asdict(protocol.augmentation),
+        "label_top_k": protocol.label_top_k,
         "temperature": protocol.temperature if protocol.label_top_k else None,
         "weights": weights if protocol.weights_in == "sampling" else None,
         "seed": seed,
@@ -48,7 +52,7 @@ def label(artifact: Artifact, protocol: Protocol, weights: Weighting, seed: int)
         _, index = indexed(artifact.parents["shard"])
         pictures, _, w = distilled_set(artifact.parents["decode"], index, weights)
         teacher = load_classifier(artifact.parents["teacher"])
-        lessons = students.Lessons(pictures, w, to_core(protocol), seed, teacher.mean.device)
+        lessons = students.Lessons(pictures, w, protocol, seed, teacher.mean.device)
     inputs = sha256_of(artifact.inputs())
     blocks = {block_name(block): block for block in blocks_of(protocol.num_epochs, len(pictures), len(index.classes))}
     for unit in artifact.missing(dict.fromkeys(blocks, inputs)):

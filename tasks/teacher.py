@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from prefect import State, task
 
+from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
 from tasks.inputs.cached import DiskKeeper, cached
@@ -39,12 +40,12 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
     if config.weights is None:
         with clock("read"):
             real, labels = read_split(shard, index, "train", images)
-        protocol = teachers.Protocol(
-            config.num_epochs,
-            config.batch_size,
-            config.learning_rate,
-            config.weight_decay,
-            **config.augmentation.model_dump(),
+        protocol = Protocol(
+            num_epochs=config.num_epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            augmentation=config.augmentation,
         )
         with clock("compute"):
             losses = teachers.train_teacher(model, real, labels, protocol, config.seed, DiskKeeper(artifact))

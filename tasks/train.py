@@ -8,19 +8,26 @@ from typing import Any
 
 from prefect import State, task
 
+from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
 from tasks.inputs.cached import DiskKeeper, cached
 from tasks.inputs.models import MODEL, load_classifier
 from tasks.inputs.real import classify_split
-from tasks.inputs.stores import distilled_set, to_core
+from tasks.inputs.stores import distilled_set
 from tasks.label import epoch_reader
-from tasks.recipe.protocols import Protocol
 from tasks.recipe.settings import ImageConfig, Weighting
 from tasks.shard import indexed
 
 VERSION = 2
 METRICS = "metrics"
+
+
+def identity(protocol: Protocol, architecture: str, weights: Weighting, seed: int) -> dict[str, Any]:
+    """The settings of a student. How many logits are stored is the labels' own."""
+    numbers = asdict(protocol)
+    del numbers["label_top_k"]
+    return {**numbers, "architecture": architecture, "weights": weights, "seed": seed}
 
 
 @task(task_run_name="train-{artifact.label}-{artifact.digest}")
@@ -38,8 +45,8 @@ def train(artifact: Artifact, protocol: Protocol, architecture: str, weights: We
         spec = networks.ClassifierSpec(architecture, len(index.classes), pictures.shape[1])
         student = networks.build_classifier(spec, seed=seed)
     with clock("compute"):
-        settings, keeper = to_core(protocol), DiskKeeper(artifact)
-        losses = students.train_student(student, pictures, classes, w, settings, labeller, seed, keeper)
+        keeper = DiskKeeper(artifact)
+        losses = students.train_student(student, pictures, classes, w, protocol, labeller, seed, keeper)
     with artifact.writing(MODEL, clock, {"losses": losses}) as folder:
         networks.save_classifier(student, spec, folder)
     return str(artifact)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ddoq_core.devices import mixed_precision
 from ddoq_core.fitting import Keeper, by_epoch, seeded, weight_decay_groups
-from ddoq_core.train.augment import apply
+from ddoq_core.train.augment import apply, draw
 from ddoq_core.train.networks import Classifier
+from ddoq_core.train.protocol import Protocol
 from ddoq_core.train.stored_labels import (
     Lesson,
     StoredLabels,
@@ -22,7 +23,7 @@ from ddoq_core.train.stored_labels import (
     pack_epoch,
     soft_label_loss,
 )
-from ddoq_core.train.teachers import Protocol, fit_classifier
+from ddoq_core.train.teachers import fit_classifier
 
 
 class Lessons:
@@ -47,7 +48,7 @@ class Lessons:
     def lesson(self, step: int, generator: torch.Generator) -> Lesson:
         """A step's pictures and their augmentation, without labels."""
         rows = batch_of(step, len(self.x), self.protocol.batch_size, self.seed, self.chances)
-        draws = self.protocol.draw(len(rows), self.x.shape[-1], generator, cutmix=self.protocol.cutmix)
+        draws = draw(len(rows), self.x.shape[-1], self.protocol.augmentation, generator)
         return Lesson(rows, draws)
 
     def pictures(self, lesson: Lesson) -> torch.Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +9,6 @@ from storage.artifact import Artifact
 from storage.index import Index
 from tasks.cluster import prototypes_of
 from tasks.decode import images_of
-from tasks.recipe.protocols import Protocol
 from tasks.recipe.settings import Weighting
 
 
@@ -30,11 +27,3 @@ def distilled_set(
     w = [class_weights(c, weights)[part["centroid"]] for c, part in zip(counts, found, strict=True)]
     labels = np.repeat(np.arange(len(found)), [len(part["images"]) for part in found])
     return np.concatenate([part["images"] for part in found]), labels, np.concatenate(w)
-
-
-def to_core(protocol: Protocol) -> Any:
-    """The protocol as ddoq_core.train.teachers takes it."""
-    from ddoq_core.train import teachers
-
-    values = protocol.model_dump(exclude={"labels", "label_top_k", "augmentation"})
-    return teachers.Protocol(**values, **protocol.augmentation.model_dump())
