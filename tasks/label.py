@@ -52,12 +52,12 @@ def label(artifact: Artifact, protocol: Protocol, weights: Weighting, seed: int)
         _, index = indexed(artifact.parents["shard"])
         pictures, _, w = distilled_set(artifact.parents["decode"], index, weights)
         teacher = load_classifier(artifact.parents["teacher"])
-        lessons = students.Lessons(pictures, w, protocol, seed, teacher.mean.device)
+        batches = students.DistilledBatches(pictures, w, protocol, seed, teacher.mean.device)
     inputs = sha256_of(artifact.inputs())
     blocks = {block_name(block): block for block in blocks_of(protocol.num_epochs, len(pictures), len(index.classes))}
     for unit in artifact.missing(dict.fromkeys(blocks, inputs)):
         with clock("compute"):
-            labelled = [students.label_epoch(teacher, lessons, e, protocol.label_top_k) for e in blocks[unit]]
+            labelled = [students.label_epoch(teacher, batches, e, protocol.label_top_k) for e in blocks[unit]]
             arrays = {name: np.stack([epoch[name] for epoch in labelled]) for name in labelled[0]}
         with clock("write"):
             files = ClassStore(artifact.path / STORE).write_class(unit, arrays)

@@ -9,7 +9,7 @@ from prefect import State, task
 from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.inputs.cached import DiskKeeper, cached
+from tasks.inputs.cached import DiskCheckpoint, cached
 from tasks.inputs.models import MODEL, WeightsError
 from tasks.inputs.real import classify_split, read_split
 from tasks.recipe.settings import ImageConfig, TeacherConfig
@@ -48,7 +48,7 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
             augmentation=config.augmentation,
         )
         with clock("compute"):
-            losses = teachers.train_teacher(model, real, labels, protocol, config.seed, DiskKeeper(artifact))
+            losses = teachers.train_teacher(model, real, labels, protocol, config.seed, DiskCheckpoint(artifact))
     with clock("compute"):
         logits, truth = classify_split(model.eval(), shard, index, "val", images)
         found = teachers.accuracy(logits, truth)

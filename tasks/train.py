@@ -11,7 +11,7 @@ from prefect import State, task
 from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.inputs.cached import DiskKeeper, cached
+from tasks.inputs.cached import DiskCheckpoint, cached
 from tasks.inputs.models import MODEL, load_classifier
 from tasks.inputs.real import classify_split
 from tasks.inputs.stores import distilled_set
@@ -45,8 +45,8 @@ def train(artifact: Artifact, protocol: Protocol, architecture: str, weights: We
         spec = networks.ClassifierSpec(architecture, len(index.classes), pictures.shape[1])
         student = networks.build_classifier(spec, seed=seed)
     with clock("compute"):
-        keeper = DiskKeeper(artifact)
-        losses = students.train_student(student, pictures, classes, w, protocol, labeller, seed, keeper)
+        checkpoint = DiskCheckpoint(artifact)
+        losses = students.train_student(student, pictures, classes, w, protocol, labeller, seed, checkpoint)
     with artifact.writing(MODEL, clock, {"losses": losses}) as folder:
         networks.save_classifier(student, spec, folder)
     return str(artifact)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from ddoq_core.devices import mixed_precision
-from ddoq_core.fitting import Keeper, Loss, fit, one_cycle, weight_decay_groups
+from ddoq_core.fitting import Checkpoint, Loss, fit, one_cycle, weight_decay_groups
 from ddoq_core.images import to_unit
 from ddoq_core.train.augment import apply, draw
 from ddoq_core.train.networks import Classifier
@@ -34,7 +34,7 @@ def train_teacher(
     labels: NDArray[np.int64],
     protocol: Protocol,
     seed: int,
-    keeper: Keeper,
+    checkpoint: Checkpoint,
 ) -> list[float]:
     """Fit a classifier to real images (n, S, S, 3) by cross entropy, ending in eval mode. Returns losses."""
     device = model.mean.device
@@ -50,7 +50,7 @@ def train_teacher(
     per_epoch = num_batches(len(x), protocol.batch_size)
     optimizer = torch.optim.AdamW(weight_decay_groups(model, protocol.weight_decay), protocol.learning_rate)
     schedule = one_cycle(optimizer, protocol.learning_rate, protocol.num_epochs * per_epoch)
-    return fit_classifier(model, loss, protocol.num_epochs * per_epoch, optimizer, schedule, seed, keeper)
+    return fit_classifier(model, loss, protocol.num_epochs * per_epoch, optimizer, schedule, seed, checkpoint)
 
 
 def fit_classifier(
@@ -60,11 +60,11 @@ def fit_classifier(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     seed: int,
-    keeper: Keeper,
+    checkpoint: Checkpoint,
 ) -> list[float]:
     """Fit a classifier, which is in eval mode afterwards. See ddoq_core.fitting.fit."""
     model.train()
-    losses = fit(loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=seed, keeper=keeper)
+    losses = fit(loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=seed, checkpoint=checkpoint)
     model.eval()
     return losses
 

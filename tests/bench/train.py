@@ -29,7 +29,7 @@ from ddoq_core.devices import mixed_precision
 from ddoq_core.train.networks import Classifier, ClassifierSpec, build_classifier
 from ddoq_core.train.protocol import Augmentation, Protocol
 from ddoq_core.train.stored_labels import StoredLabels, soft_label_loss
-from ddoq_core.train.students import Lessons, ask, label_epoch, optimizer_of, train_student
+from ddoq_core.train.students import DistilledBatches, ask, label_epoch, optimizer_of, train_student
 from storage.artifact import Artifact
 from storage.zarr_store import ClassStore
 from tasks import label
@@ -75,7 +75,7 @@ GPU = (
 
 
 class Silent:
-    """A keeper that keeps nothing."""
+    """A checkpoint that saves nothing."""
 
     def load(self) -> None:
         return None
@@ -83,7 +83,7 @@ class Silent:
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
         pass
 
-    def tell(self, done: int, total: int, note: str) -> None:
+    def report(self, done: int, total: int, note: str) -> None:
         pass
 
 
@@ -105,9 +105,9 @@ class Race:
 
     def store_labels(self, artifact: Artifact, device: torch.device) -> Artifact:
         """Labels of every epoch on disk, as the stage label leaves them."""
-        lessons = Lessons(self.images, self.weights, self.case.protocol, 0, device)
+        batches = DistilledBatches(self.images, self.weights, self.case.protocol, 0, device)
         for block in label.blocks_of(self.case.num_epochs, len(self.images), NUM_CLASSES):
-            epochs = [label_epoch(self.teacher, lessons, epoch) for epoch in block]
+            epochs = [label_epoch(self.teacher, batches, epoch) for epoch in block]
             arrays = {name: np.stack([epoch[name] for epoch in epochs]) for name in epochs[0]}
             ClassStore(artifact.path / label.STORE).write_class(label.block_name(block), arrays)
         return artifact

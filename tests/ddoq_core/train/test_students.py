@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ddoq_core.train.networks import Classifier, ClassifierSpec, build_classifier
 from ddoq_core.train.protocol import Augmentation, Protocol
 from ddoq_core.train.stored_labels import StoredLabels
-from ddoq_core.train.students import Lessons, label_epoch, optimizer_of, train_student
+from ddoq_core.train.students import DistilledBatches, label_epoch, optimizer_of, train_student
 from ddoq_core.train.teachers import accuracy, predict, train_teacher
-from tests.ddoq_core.test_fitting import BufferKeeper, Cut
+from tests.ddoq_core.test_fitting import BufferCheckpoint, Cut
 from tests.ddoq_core.train.test_teachers import colours
 
 SPEC = ClassifierSpec("convnet-2-8", 2, 8)
@@ -53,7 +53,7 @@ def student_of(
 ) -> dict[str, torch.Tensor]:
     """The weights of a student trained under the protocol."""
     student = build_classifier(SPEC, seed=2)
-    train_student(student, images, labels_of(images), weights, protocol, teacher, seed, BufferKeeper())
+    train_student(student, images, labels_of(images), weights, protocol, teacher, seed, BufferCheckpoint())
     return student.state_dict()
 
 
@@ -82,11 +82,11 @@ def test_a_teacher_learns_bright_from_dark_and_a_student_learns_it_from_the_teac
     images, labels = colours(64)
     protocol = protocol_of(8, 16, 1e-2, 0.01, Augmentation(shift_px=1, flip=True, cutmix=True), temperature=4.0)
     teacher = build_classifier(SPEC, seed=1)
-    losses = train_teacher(teacher, images, labels, protocol, 0, BufferKeeper())
+    losses = train_teacher(teacher, images, labels, protocol, 0, BufferCheckpoint())
     assert accuracy(predict(teacher, images), labels).top1 > 0.95 and losses[-1] < losses[0] / 2
     student = build_classifier(SPEC, seed=2)
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
-    train_student(student, images[:20], labels[:20], np.ones(20), protocol, teacher, 0, BufferKeeper())
+    train_student(student, images[:20], labels[:20], np.ones(20), protocol, teacher, 0, BufferCheckpoint())
     assert accuracy(predict(student, images), labels).top1 > 0.9
     assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
 
@@ -127,7 +127,7 @@ def test_without_weights_all_pictures_count_alike() -> None:
 def test_a_student_learns_from_classes(protocol: Protocol) -> None:
     images, labels = colours(64)
     student = build_classifier(SPEC, seed=2)
-    train_student(student, images[:20], labels[:20], np.ones(20), protocol, None, 0, BufferKeeper())
+    train_student(student, images[:20], labels[:20], np.ones(20), protocol, None, 0, BufferCheckpoint())
     assert accuracy(predict(student, images), labels).top1 > 0.9
 
 
@@ -136,27 +136,27 @@ def test_a_student_learns_from_classes(protocol: Protocol) -> None:
 def test_stored_labels_teach_what_the_teacher_teaches(weights_in: str, seed: int) -> None:
     images, labels = colours(19)
     teacher = build_classifier(SPEC, seed=1)
-    train_teacher(teacher, images, labels, protocol_of(4, 8, 1e-2, 0.0), 0, BufferKeeper())
+    train_teacher(teacher, images, labels, protocol_of(4, 8, 1e-2, 0.0), 0, BufferCheckpoint())
     weights = np.linspace(0.5, 1.5, 19)
     protocol = protocol_of(5, 8, 1e-2, 0.01, ALL, temperature=4.0, weights_in=weights_in)
-    lessons = Lessons(images, weights, protocol, seed, torch.device("cpu"))
-    epochs = [label_epoch(teacher, lessons, epoch) for epoch in range(5)]
+    batches = DistilledBatches(images, weights, protocol, seed, torch.device("cpu"))
+    epochs = [label_epoch(teacher, batches, epoch) for epoch in range(5)]
     online = student_of(images, weights, protocol, teacher, seed)
     stored = student_of(images, weights, protocol, StoredLabels(epochs.__getitem__, 19, 8, 2), seed)
     assert apart(student_of(images, weights, protocol, InHalf(teacher), seed), stored) == 0
     answers = [answers_of(state, images) for state in (online, stored)]
     np.testing.assert_allclose(*answers, atol=0.02)
     other = answers_of(student_of(images, weights, protocol, teacher, seed + 1), images)
-    assert np.abs(other - answers[0]).max() > 0.1, "another seed has other lessons"
+    assert np.abs(other - answers[0]).max() > 0.1, "another seed has other batches"
 
 
 def test_stored_labels_pruned_to_all_classes_are_whole() -> None:
     images, _ = colours(12)
     teacher = build_classifier(SPEC, seed=1).eval()
     protocol = protocol_of(2, 8, 1e-2, 0.01, ALL, temperature=4.0)
-    lessons = Lessons(images, np.ones(12), protocol, 0, torch.device("cpu"))
-    whole = StoredLabels([label_epoch(teacher, lessons, e) for e in range(2)].__getitem__, 12, 8, 2)
-    pruned = StoredLabels([label_epoch(teacher, lessons, e, 2) for e in range(2)].__getitem__, 12, 8, 2)
+    batches = DistilledBatches(images, np.ones(12), protocol, 0, torch.device("cpu"))
+    whole = StoredLabels([label_epoch(teacher, batches, e) for e in range(2)].__getitem__, 12, 8, 2)
+    pruned = StoredLabels([label_epoch(teacher, batches, e, 2) for e in range(2)].__getitem__, 12, 8, 2)
     found = [student_of(images, np.ones(12), protocol, labels) for labels in (whole, pruned)]
     assert apart(*found) == 0
 
@@ -166,20 +166,20 @@ def test_a_student_cut_in_mid_epoch_equals_the_uninterrupted_one(labels: str) ->
     images, weights = colours(20)[0], np.linspace(0.5, 1.5, 20)
     protocol = protocol_of(3, 8, 1e-2, 0.01, ALL)
     teacher = build_classifier(SPEC, seed=1).eval()
-    lessons = Lessons(images, weights, protocol, 3, torch.device("cpu"))
-    epochs = [label_epoch(teacher, lessons, epoch) for epoch in range(3)]
+    batches = DistilledBatches(images, weights, protocol, 3, torch.device("cpu"))
+    epochs = [label_epoch(teacher, batches, epoch) for epoch in range(3)]
 
-    def run(keeper: BufferKeeper) -> dict[str, torch.Tensor]:
+    def run(checkpoint: BufferCheckpoint) -> dict[str, torch.Tensor]:
         student = build_classifier(SPEC, seed=2)
         stored = StoredLabels(epochs.__getitem__, 20, 8, 2)
         source = {"online": teacher, "stored": stored, "hard": None}[labels]
         try:
-            train_student(student, images, labels_of(images), weights, protocol, source, 3, keeper)
+            train_student(student, images, labels_of(images), weights, protocol, source, 3, checkpoint)
         except Cut:
-            return run(keeper)
+            return run(checkpoint)
         return student.state_dict()
 
-    assert apart(run(BufferKeeper()), run(BufferKeeper((1, 5)))) == 0
+    assert apart(run(BufferCheckpoint()), run(BufferCheckpoint((1, 5)))) == 0
 
 
 def test_the_optimiser_is_the_protocols() -> None:
