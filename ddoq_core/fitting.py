@@ -16,8 +16,8 @@ from torch import nn
 from ddoq_core.seeds import derive_seed
 
 
-class Keeper(Protocol):
-    """Keeps the state of a training between processes and shows how far it is. Decides itself when to save."""
+class Checkpoint(Protocol):
+    """Where the state of a training outlives its process. Decides itself when to save, and shows how far it is."""
 
     def load(self) -> dict[str, Any] | None:
         """The state last saved, or None."""
@@ -25,8 +25,8 @@ class Keeper(Protocol):
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
         """Save the state if it is time to."""
 
-    def tell(self, done: int, total: int, note: str) -> None:
-        """Progress, for people."""
+    def report(self, done: int, total: int, note: str) -> None:
+        """Show people that `done` of `total` steps are done."""
 
 
 class Stateful(Protocol):
@@ -48,16 +48,16 @@ def fit(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     seed: int,
-    keeper: Keeper,
+    checkpoint: Checkpoint,
     extra: dict[str, Stateful] | None = None,
     after_step: Callable[[], None] = lambda: None,
 ) -> list[float]:
     """Minimise loss(step, generator) over `num_steps` steps. Returns the mean loss of each twentieth of them.
 
-    Raises FloatingPointError for a loss that is not finite, before it reaches the model or the keeper.
+    Raises FloatingPointError for a loss that is not finite, before it reaches the model or the checkpoint.
     """
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule, **(extra or {})}
-    saved = keeper.load()
+    saved = checkpoint.load()
     first, losses = 0, [0.0] * 20
     if saved is not None:
         first, losses = saved["step"], saved["losses"]
@@ -77,8 +77,8 @@ def fit(
             schedule.step()
             after_step()
             losses[step * 20 // num_steps] += amount
-            keeper.tell(step + 1, num_steps, f"loss {amount:.4f}")
-            keeper.save(partial(_state, step + 1, losses, parts))
+            checkpoint.report(step + 1, num_steps, f"loss {amount:.4f}")
+            checkpoint.save(partial(_state, step + 1, losses, parts))
     return [total / count for k, total in enumerate(losses) if (count := _steps_of(k, num_steps))]
 
 

@@ -12,7 +12,7 @@ from prefect import State, task
 from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import write_json
-from tasks.inputs.cached import DiskKeeper, cached
+from tasks.inputs.cached import DiskCheckpoint, cached
 from tasks.inputs.models import MODEL, PRECISION, WeightsError, describe_weights
 from tasks.inputs.plan import Work
 from tasks.inputs.real import read_images, read_split
@@ -51,7 +51,7 @@ def autoencoder(artifact: Artifact, config: AutoencoderConfig, images: ImageConf
         real, _ = read_split(shard, index, "train", images)
         held_out, _ = read_split(shard, index, "val", images)
     with clock("compute"):
-        model, losses = train_autoencoder(real, **config.train.model_dump(), keeper=DiskKeeper(artifact))
+        model, losses = train_autoencoder(real, **config.train.model_dump(), checkpoint=DiskCheckpoint(artifact))
         facts = {"psnr_db": reconstruction_psnr(model, held_out), "losses": losses}
         precision = _precision(model, config, real[:: max(1, len(real) // PROBE_IMAGES)][:PROBE_IMAGES])
     with artifact.writing(MODEL, clock, {**facts, **precision}) as folder:

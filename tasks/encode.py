@@ -18,7 +18,7 @@ from storage.clock import Clock
 from storage.files import sha256_of
 from storage.index import Index
 from storage.zarr_store import block_names
-from tasks.inputs.cached import Teller, cached
+from tasks.inputs.cached import Progress, cached
 from tasks.inputs.models import load_encoder
 from tasks.inputs.plan import Work, batches_of_images
 from tasks.inputs.real import read_batches
@@ -109,14 +109,14 @@ def _encoded(
     size = model.batch_size(images.size_px)
     pictures = read_batches(shard, index, (rows for block in blocks for rows in block.batches(size)), images)
     for block in blocks:
-        clock, parts, teller, start = Clock(), [], Teller(artifact, block.unit), time.monotonic()
+        clock, parts, progress, start = Clock(), [], Progress(artifact, block.unit), time.monotonic()
         sample = (config.seed, "posterior", block.unit) if config.posterior == "sample" else None
         batches = clock.each("read", islice(pictures, len(block.batches(size))))
         with clock("compute"):
             for z in encode_batches(model, batches, sample=sample):
                 parts.append(z.astype(np.float16))
                 done = sum(map(len, parts))
-                teller.tell(done, len(block.rows), f"{done / (time.monotonic() - start):.0f} images/s")
+                progress.report(done, len(block.rows), f"{done / (time.monotonic() - start):.0f} images/s")
         yield block, np.concatenate(parts), clock
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from prefect import State, task
 
+from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import sha256_of
 from tasks.inputs.cached import cached
 from tasks.inputs.models import load_classifier
 from tasks.inputs.plan import Work
-from tasks.inputs.stores import distilled_set, indexed, label_blocks, labels_of, to_core
-from tasks.recipe.protocols import Protocol, protocol_of
+from tasks.inputs.stores import distilled_set, indexed, label_blocks, labels_of
+from tasks.recipe.protocols import protocol_of
 from tasks.recipe.settings import Recipe, Weighting
 
 VERSION = 1
@@ -35,7 +37,10 @@ def plan(recipe: Recipe, method: str, seed: int, shard: Artifact, labelled: Mapp
 def identity(protocol: Protocol, weights: Weighting, seed: int) -> dict[str, Any]:
     """The settings that decide which batches are labelled and what is kept of their labels."""
     return {
-        **protocol.model_dump(include={"num_epochs", "batch_size", "augmentation", "label_top_k"}),
+        "num_epochs": protocol.num_epochs,
+        "batch_size": protocol.batch_size,
+        "augmentation": asdict(protocol.augmentation),
+        "label_top_k": protocol.label_top_k,
         "temperature": protocol.temperature if protocol.label_top_k else None,
         "weights": weights if protocol.weights_in == "sampling" else None,
         "seed": seed,
@@ -53,12 +58,12 @@ def label(artifact: Artifact, protocol: Protocol, weights: Weighting, seed: int)
     with clock("read"):
         distilled = distilled_set(artifact.parents["decode"], weights)
         teacher = load_classifier(artifact.parents["teacher"])
-        lessons = students.Lessons(distilled.images, distilled.weights, to_core(protocol), seed, teacher.mean.device)
+        batches = students.DistilledBatches(distilled.images, distilled.weights, protocol, seed, teacher.mean.device)
     inputs = sha256_of(artifact.inputs())
     blocks = label_blocks(protocol.num_epochs, len(distilled.images), len(distilled.classes))
     for unit in artifact.missing(dict.fromkeys(blocks, inputs)):
         with clock("compute"):
-            labelled = [students.label_epoch(teacher, lessons, e, protocol.label_top_k) for e in blocks[unit]]
+            labelled = [students.label_epoch(teacher, batches, e, protocol.label_top_k) for e in blocks[unit]]
             arrays = {name: np.stack([epoch[name] for epoch in labelled]) for name in labelled[0]}
         with clock("write"):
             files = labels_of(artifact).write_class(unit, arrays)

@@ -9,7 +9,7 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.inputs.cached import DiskKeeper, cached
+from tasks.inputs.cached import DiskCheckpoint, cached
 from tasks.inputs.models import MODEL, WeightsError, describe_weights, load_given_prior
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import index_of, latents_of
@@ -44,7 +44,9 @@ def prior(artifact: Artifact, config: PriorConfig) -> State | str:
         z = np.concatenate(parts).astype(np.float32)  # (n, C, H, W)
     with clock("compute"):
         settings = config.train.model_dump()
-        transformer, scheduler, losses = train_prior(z, labels, len(parts), **settings, keeper=DiskKeeper(artifact))
+        transformer, scheduler, losses = train_prior(
+            z, labels, len(parts), **settings, checkpoint=DiskCheckpoint(artifact)
+        )
     with artifact.writing(MODEL, clock, {"losses": losses}) as folder:
         transformer.save_pretrained(folder / "transformer")
         scheduler.save_pretrained(folder / "scheduler")

@@ -7,9 +7,10 @@ from typing import Any
 
 from prefect import State, task
 
+from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.inputs.cached import DiskKeeper, cached
+from tasks.inputs.cached import DiskCheckpoint, cached
 from tasks.inputs.models import MODEL, WeightsError
 from tasks.inputs.plan import Work
 from tasks.inputs.real import classify_split, read_split
@@ -54,15 +55,15 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
     if config.weights is None:
         with clock("read"):
             real, labels = read_split(shard, index, "train", images)
-        protocol = teachers.Protocol(
-            config.num_epochs,
-            config.batch_size,
-            config.learning_rate,
-            config.weight_decay,
-            **config.augmentation.model_dump(),
+        protocol = Protocol(
+            num_epochs=config.num_epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            augmentation=config.augmentation,
         )
         with clock("compute"):
-            losses = teachers.train_teacher(model, real, labels, protocol, config.seed, DiskKeeper(artifact))
+            losses = teachers.train_teacher(model, real, labels, protocol, config.seed, DiskCheckpoint(artifact))
     with clock("compute"):
         logits, truth = classify_split(model.eval(), shard, index, "val", images)
         found = teachers.accuracy(logits, truth)

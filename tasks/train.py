@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from prefect import State, task
 
+from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.inputs.cached import DiskKeeper, cached
+from tasks.inputs.cached import DiskCheckpoint, cached
 from tasks.inputs.models import MODEL, load_classifier
 from tasks.inputs.plan import Work
-from tasks.inputs.stores import distilled_set, epoch_reader, indexed, to_core
-from tasks.recipe.protocols import Protocol, protocol_of
+from tasks.inputs.stores import distilled_set, epoch_reader, indexed
+from tasks.recipe.protocols import protocol_of
 from tasks.recipe.settings import Recipe, Weighting
 
 VERSION = 2
@@ -25,15 +27,17 @@ def plan(
     """A student of a method. Its pictures are labelled: "decode" comes with "teacher", with "label", or alone."""
     protocol = protocol_of(recipe, method, len(indexed(shard)[1].classes))
     weights = recipe.settings_of(method).weights
-    settings = {
-        **protocol.model_dump(exclude={"label_top_k"}),
-        "architecture": architecture,
-        "weights": weights,
-        "seed": seed,
-    }
+    settings = identity(protocol, architecture, weights, seed)
     label = f"{method}-{architecture}-{seed}"
     artifact = Artifact(shard.root, "train", VERSION, settings, {"shard": shard, **labelled}, label=label)
     return Work(artifact, train, (protocol, architecture, weights, seed), gpu=True)
+
+
+def identity(protocol: Protocol, architecture: str, weights: Weighting, seed: int) -> dict[str, Any]:
+    """The settings of a student. How many logits are stored is the labels' own."""
+    numbers = asdict(protocol)
+    del numbers["label_top_k"]
+    return {**numbers, "architecture": architecture, "weights": weights, "seed": seed}
 
 
 @task(task_run_name="train-{artifact.label}-{artifact.digest}")
@@ -51,9 +55,9 @@ def train(artifact: Artifact, protocol: Protocol, architecture: str, weights: We
         spec = networks.ClassifierSpec(architecture, num_classes, distilled.images.shape[1])
         student = networks.build_classifier(spec, seed=seed)
     with clock("compute"):
-        settings, keeper = to_core(protocol), DiskKeeper(artifact)
+        checkpoint = DiskCheckpoint(artifact)
         losses = students.train_student(
-            student, distilled.images, distilled.labels, distilled.weights, settings, labeller, seed, keeper
+            student, distilled.images, distilled.labels, distilled.weights, protocol, labeller, seed, checkpoint
         )
     with artifact.writing(MODEL, clock, {"losses": losses}) as folder:
         networks.save_classifier(student, spec, folder)

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import ddoq_core
+
 
 def loaded_by(statement: str) -> set[str]:
     """Top-level modules that a fresh interpreter holds after a statement."""
@@ -19,9 +21,10 @@ def loaded_by(statement: str) -> set[str]:
     ("module", "absent"),
     [
         ("ddoq_core", {"prefect", "zarr", "dask", "distributed", "torch"}),
+        ("ddoq_core.train.protocol", {"prefect", "zarr", "dask", "torch", "numpy", "sklearn"}),
         ("flows.distill", {"torch", "diffusers", "timm", "torchvision", "transformers"}),
         ("tasks.inputs.checks", {"torch", "diffusers", "timm"}),
-        ("tasks.recipe.settings", {"prefect", "torch", "zarr", "dask"}),
+        ("tasks.recipe.settings", {"prefect", "torch", "zarr", "dask", "numpy", "sklearn"}),
         ("storage.inspection", {"prefect", "dask", "distributed", "torch"}),
     ],
 )
@@ -34,3 +37,9 @@ def test_a_heavy_import_did_not_happen(module: str, absent: set[str]) -> None:
 def test_the_library_quantises_without_the_pipeline() -> None:
     statement = "import numpy as np; from ddoq_core import quantize; quantize(np.eye(8), 2)"
     assert loaded_by(statement) & {"prefect", "zarr", "dask", "distributed", "torch"} == set()
+
+
+def test_the_library_gives_all_its_names_and_no_others() -> None:
+    assert all(hasattr(ddoq_core, name) for name in ddoq_core.__all__)
+    with pytest.raises(ImportError, match="cannot import name 'quantise'"):
+        from ddoq_core import quantise  # type: ignore[attr-defined]  # noqa: F401

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddoq_core.decode.memory import Batches
+from ddoq_core.decode.memory import HalvingBatches
 from ddoq_core.decode.prior import noise_of
-from ddoq_core.encode.autoencoder import Autoencoder, decode
+from ddoq_core.encode.autoencoder import Autoencoder, pictures_of
 from ddoq_core.images import resized
 
 Sample = Callable[..., torch.Tensor]
@@ -24,14 +24,14 @@ class Decoder:
 
     def __init__(self, model: Autoencoder, sample: Sample | None, size_px: int, batch_size: int) -> None:
         self.model, self.sample, self.size_px = model, sample, size_px
-        self._denoising, self._decoding = Batches(batch_size), Batches(batch_size)
+        self._denoising, self._decoding = HalvingBatches(batch_size), HalvingBatches(batch_size)
 
     def __call__(self, z: torch.Tensor, labels: torch.Tensor, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Pictures (n, size_px, size_px, 3) of centroids z (n, C, H, W); each depends on its own row alone, up to
         the rounding of float sums, which is that of its batch."""
         if self.sample is not None:
             z = self._denoising.map(self._denoise, z, labels, seeds)
-        pictures = self._decoding.map(lambda part: torch.from_numpy(decode(self.model, part)), z)
+        pictures = self._decoding.map(lambda part: torch.from_numpy(pictures_of(self.model, part)), z)
         return resized(pictures.numpy(), self.size_px)
 
     def _denoise(self, z: torch.Tensor, labels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:

@@ -18,7 +18,7 @@ def batch_size(device: torch.device, height: int, width: int) -> int:
     return max(1, min(MOST, memory // (BYTES_PER_POSITION * height * width)))
 
 
-class Batches:
+class HalvingBatches:
     """Applies work to slices of its arguments. A slice that does not fit into memory is done in halves, as are all
     later ones."""
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ddoq_core.decode.dit import dit_prior
 from ddoq_core.decode.prior import Prior
 from ddoq_core.devices import best_device
-from ddoq_core.fitting import Keeper, fit, one_cycle
+from ddoq_core.fitting import Checkpoint, fit, one_cycle
 
 Schedule = Literal["scaled_linear", "cosine"]
 Prediction = Literal["epsilon", "v_prediction"]
@@ -43,7 +43,7 @@ def train_prior(
     learning_rate: float,
     label_dropout: float,
     seed: int,
-    keeper: Keeper,
+    checkpoint: Checkpoint,
     schedule: Schedule = "scaled_linear",
     prediction: Prediction = "epsilon",
     min_snr_gamma: float | None = None,
@@ -64,19 +64,19 @@ def train_prior(
         ).eval()  # its own label dropout, drawn for each layer apart, stays off
     device = best_device()
     model.to(device)
-    aim = Aim(new_scheduler(schedule, prediction), min_snr_gamma)
+    diffusion_loss = DiffusionLoss(new_scheduler(schedule, prediction), min_snr_gamma)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.0, betas=(0.9, 0.99))
     average = EMAModel(model.parameters(), decay=0.999)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         chosen = torch.randint(len(latents), (batch_size,), generator=generator)
-        t = torch.randint(aim.scheduler.config.num_train_timesteps, (batch_size,), generator=generator)
+        t = torch.randint(diffusion_loss.scheduler.config.num_train_timesteps, (batch_size,), generator=generator)
         noise = torch.randn(latents[chosen].shape, generator=generator)
         dropped = torch.rand(batch_size, generator=generator) < label_dropout
         condition = torch.where(dropped, num_classes, y[chosen])
-        noised = aim.scheduler.add_noise(latents[chosen], noise, t).to(device)
+        noised = diffusion_loss.scheduler.add_noise(latents[chosen], noise, t).to(device)
         predicted = model(noised, timestep=t.to(device), class_labels=condition.to(device)).sample
-        return aim.loss(predicted, latents[chosen], noise, t)
+        return diffusion_loss(predicted, latents[chosen], noise, t)
 
     losses = fit(
         loss,
@@ -85,12 +85,12 @@ def train_prior(
         optimizer=optimizer,
         schedule=one_cycle(optimizer, learning_rate, num_steps),
         seed=seed,
-        keeper=keeper,
+        checkpoint=checkpoint,
         extra={"average": average},
         after_step=lambda: average.step(model.parameters()),
     )
     average.copy_to(model.parameters())
-    return model.requires_grad_(False), aim.scheduler, losses
+    return model.requires_grad_(False), diffusion_loss.scheduler, losses
 
 
 def new_scheduler(schedule: Schedule, prediction: Prediction) -> DDIMScheduler:
@@ -101,13 +101,13 @@ def new_scheduler(schedule: Schedule, prediction: Prediction) -> DDIMScheduler:
 
 
 @dataclass(frozen=True)
-class Aim:
+class DiffusionLoss:
     """What the network is to predict, and how much each noise level counts."""
 
     scheduler: DDIMScheduler
     min_snr_gamma: float | None
 
-    def loss(self, predicted: torch.Tensor, z: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def __call__(self, predicted: torch.Tensor, z: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Mean squared error of the predicted noise or velocity, weighted by min-SNR-γ (arXiv 2303.09556) if set."""
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = (self.scheduler.get_velocity(z, noise, t) if velocity else noise).to(predicted.device)

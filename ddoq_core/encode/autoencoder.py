@@ -179,15 +179,15 @@ def _latents(model: Autoencoder, images: NDArray[np.uint8], seed: int | None) ->
 
 
 @torch.inference_mode()
-def decode(model: Autoencoder, z: torch.Tensor) -> NDArray[np.uint8]:
-    """Images (n, S, S, 3) uint8 of scaled latents (n, C, H, W)."""
+def pictures_of(model: Autoencoder, z: torch.Tensor) -> NDArray[np.uint8]:
+    """The pictures D(z) as (n, S, S, 3) uint8 of scaled latents (n, C, H, W)."""
     return to_uint8(model.pictures(z.to(model.device, model.dtype) / model.scale + model.shift))
 
 
 def reconstruction_psnr(model: Autoencoder, images: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio in dB of the images after encoding and decoding."""
-    decoded = decode(model, torch.from_numpy(encode(model, images, dtype=np.float32)))
-    mse = np.square(decoded.astype(np.float64) - images).mean()
+    """Peak signal-to-noise ratio in dB of the images that come back from their latents."""
+    again = pictures_of(model, torch.from_numpy(encode(model, images, dtype=np.float32)))
+    mse = np.square(again.astype(np.float64) - images).mean()
     return float(10 * np.log10(255**2 / max(mse, 1e-12)))
 
 

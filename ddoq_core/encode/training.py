@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ddoq_core.devices import best_device
 from ddoq_core.encode.autoencoder import KLAutoencoder, encode
-from ddoq_core.fitting import Keeper, fit, one_cycle
+from ddoq_core.fitting import Checkpoint, fit, one_cycle
 from ddoq_core.images import to_unit
 
 
@@ -24,7 +24,7 @@ def train_autoencoder(
     learning_rate: float,
     kl_weight: float,
     seed: int,
-    keeper: Keeper,
+    checkpoint: Checkpoint,
 ) -> tuple[KLAutoencoder, list[float]]:
     """A small AutoencoderKL (arXiv 2112.10752, without its adversarial and perceptual losses) for images (n, S, S, 3).
 
@@ -39,11 +39,11 @@ def train_autoencoder(
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         batch = x[torch.randint(len(x), (batch_size,), generator=generator)].to(model.device)
         posterior = model.encode(batch).latent_dist
-        decoded = model.decode(posterior.sample(generator)).sample
-        return F.mse_loss(decoded, batch) + kl_weight * posterior.kl().mean()
+        again = model.decode(posterior.sample(generator)).sample
+        return F.mse_loss(again, batch) + kl_weight * posterior.kl().mean()
 
     schedule = one_cycle(optimizer, learning_rate, num_steps)
-    losses = fit(loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=seed, keeper=keeper)
+    losses = fit(loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=seed, checkpoint=checkpoint)
     z = encode(KLAutoencoder(model), images, dtype=np.float32)
     model.register_to_config(shift_factor=float(z.mean()), scaling_factor=float(1 / z.std()))
     return KLAutoencoder(model), losses

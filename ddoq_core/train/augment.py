@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ddoq_core.train.protocol import Augmentation
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -46,28 +48,17 @@ class Draws:
         return values if self.box is None else a * values + (1 - a) * self.other(values)
 
 
-def draw(
-    num_images: int,
-    size_px: int,
-    generator: torch.Generator,
-    *,
-    shift_px: int = 0,
-    resized_crop: tuple[float, float] | None = None,
-    flip: bool = False,
-    cutmix: bool = False,
-) -> Draws:
+def draw(num_images: int, size_px: int, augmentation: Augmentation, generator: torch.Generator) -> Draws:
     """Draw for a batch of pictures of this side, each on its own, but for CutMix one box and permutation.
 
-    shift_px      by at most this many pixels in both directions, edges repeated
-    resized_crop  (smallest, largest) share of the area, aspect ratio 3/4 to 4/3, resized to S (RandomResizedCrop)
-    flip          mirror half of the pictures
-    cutmix        a box of Beta(1, 1) of the area (arXiv 1905.04899)
+    Crops have an aspect ratio of 3/4 to 4/3 (RandomResizedCrop), boxes Beta(1, 1) of the area (arXiv 1905.04899).
     """
-    shift = torch.randint(0, 2 * shift_px + 1, (2, num_images), generator=generator).T - shift_px if shift_px else None
-    crop = _draw_crop(num_images, resized_crop, generator) if resized_crop else None
-    mirrored = torch.rand(num_images, generator=generator) < 0.5 if flip else None
-    box = _draw_box(size_px, generator) if cutmix else None
-    partner = torch.randperm(num_images, generator=generator) if cutmix else None
+    most, area = augmentation.shift_px, augmentation.resized_crop
+    shift = torch.randint(0, 2 * most + 1, (2, num_images), generator=generator).T - most if most else None
+    crop = _draw_crop(num_images, area, generator) if area else None
+    mirrored = torch.rand(num_images, generator=generator) < 0.5 if augmentation.flip else None
+    box = _draw_box(size_px, generator) if augmentation.cutmix else None
+    partner = torch.randperm(num_images, generator=generator) if augmentation.cutmix else None
     return Draws(shift, crop, mirrored, box, partner)
 
 

@@ -25,7 +25,7 @@ SMALL = {"rows": np.int32, "shift": np.int16, "box": np.int16, "partner": np.int
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Batch:
     """A step's pictures as rows (B,) of the distilled set, their augmentation, and the teacher's logits (B, C)."""
 
     rows: torch.Tensor
@@ -90,20 +90,20 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
 
 
-def pack_epoch(lessons: list[Lesson], *, top_k: int | None, temperature: float) -> dict[str, NDArray[Any]]:
+def pack_epoch(batches: list[Batch], *, top_k: int | None, temperature: float) -> dict[str, NDArray[Any]]:
     """An epoch of n pictures in B batches as arrays: rows (n,), box (B, 4), shift, crop, flip and partner as drawn
     (n, ...), logits (n, C) float16, or where only the largest k are kept values (n, k), classes (n, k) and rest (n,).
 
     `rest` is the one logit for all other classes that leaves them their mass at this temperature, as the marginal
     smoothing of FKD does (arXiv 2112.01528).
     """
-    found = {"rows": torch.cat([lesson.rows for lesson in lessons])}
+    found = {"rows": torch.cat([batch.rows for batch in batches])}
     for name in DRAWN:
-        parts = [part for lesson in lessons if (part := getattr(lesson.draws, name)) is not None]
+        parts = [part for batch in batches if (part := getattr(batch.draws, name)) is not None]
         found |= {name: torch.cat(parts)} if parts else {}
-    boxes = [lesson.draws.box for lesson in lessons if lesson.draws.box is not None]
+    boxes = [batch.draws.box for batch in batches if batch.draws.box is not None]
     found |= {"box": torch.stack(boxes)} if boxes else {}
-    logits = torch.cat([lesson.logits for lesson in lessons if lesson.logits is not None]).cpu()
+    logits = torch.cat([batch.logits for batch in batches if batch.logits is not None]).cpu()
     found |= {"logits": logits.half()} if top_k is None else _prune(logits, top_k, temperature)
     return {
         name: np.asarray(value.numpy().astype(SMALL.get(name, value.numpy().dtype))) for name, value in found.items()
@@ -140,7 +140,7 @@ class StoredLabels:
         self._epoch: int | None = None
         self._packed: dict[str, torch.Tensor] = {}
 
-    def lesson(self, step: int) -> Lesson:
+    def batch(self, step: int) -> Batch:
         """What a step sees."""
         epoch, k = divmod(step, num_batches(self.num_images, self.batch_size))
         if epoch != self._epoch:
@@ -151,4 +151,4 @@ class StoredLabels:
         drawn = {name: packed[name] for name in (*DRAWN, "box") if name in packed}
         draws = Draws(**{n: v if n in ("crop", "flip") else v.long() for n, v in drawn.items()})
         logits = packed["logits"].float() if "logits" in packed else _unprune(packed, self.num_classes)
-        return Lesson(packed["rows"].long(), draws, logits)
+        return Batch(packed["rows"].long(), draws, logits)

@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from ddoq_core.devices import mixed_precision
-from ddoq_core.fitting import Keeper, by_epoch, seeded, weight_decay_groups
-from ddoq_core.train.augment import apply
+from ddoq_core.fitting import Checkpoint, by_epoch, seeded, weight_decay_groups
+from ddoq_core.train.augment import apply, draw
 from ddoq_core.train.networks import Classifier
+from ddoq_core.train.protocol import Protocol
 from ddoq_core.train.stored_labels import (
-    Lesson,
+    Batch,
     StoredLabels,
     batch_of,
     hard_label_loss,
@@ -22,10 +23,10 @@ from ddoq_core.train.stored_labels import (
     pack_epoch,
     soft_label_loss,
 )
-from ddoq_core.train.teachers import Protocol, fit_classifier
+from ddoq_core.train.teachers import fit_classifier
 
 
-class Lessons:
+class DistilledBatches:
     """The distilled images (n, S, S, 3) uint8 on the device, and what each step of a training sees of them.
 
     weights  (n,), for the drawing of pictures where the protocol has them in the sampling
@@ -44,15 +45,15 @@ class Lessons:
         self.protocol, self.seed = protocol, seed
         self.per_epoch = num_batches(len(images), protocol.batch_size)
 
-    def lesson(self, step: int, generator: torch.Generator) -> Lesson:
+    def batch(self, step: int, generator: torch.Generator) -> Batch:
         """A step's pictures and their augmentation, without labels."""
         rows = batch_of(step, len(self.x), self.protocol.batch_size, self.seed, self.chances)
-        draws = self.protocol.draw(len(rows), self.x.shape[-1], generator, cutmix=self.protocol.cutmix)
-        return Lesson(rows, draws)
+        draws = draw(len(rows), self.x.shape[-1], self.protocol.augmentation, generator)
+        return Batch(rows, draws)
 
-    def pictures(self, lesson: Lesson) -> torch.Tensor:
+    def pictures(self, batch: Batch) -> torch.Tensor:
         """The augmented batch (B, 3, S, S) in [0, 1]."""
-        return apply(self.x[lesson.rows.to(self.x.device)].float().div_(255), lesson.draws)
+        return apply(self.x[batch.rows.to(self.x.device)].float().div_(255), batch.draws)
 
 
 def train_student(
@@ -63,7 +64,7 @@ def train_student(
     protocol: Protocol,
     teacher: Classifier | StoredLabels | None,
     seed: int,
-    keeper: Keeper,
+    checkpoint: Checkpoint,
 ) -> list[float]:
     """Fit a student to distilled images (n, S, S, 3) with labels (n,) and training weights (n,). Returns losses.
 
@@ -72,34 +73,36 @@ def train_student(
     L = (1/B) Σ w_i KL_i at temperature T (arXiv 2501.07681, step 5), with classes the weighted cross entropy.
     """
     device, size_px = model.mean.device, images.shape[1]
-    lessons = Lessons(images, weights, protocol, seed, device)
+    batches = DistilledBatches(images, weights, protocol, seed, device)
     in_loss = weights if protocol.weights_in == "loss" else np.ones(len(images))
     y, w = torch.from_numpy(labels).to(device), torch.from_numpy(in_loss).float().to(device)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        lesson = teacher.lesson(step) if isinstance(teacher, StoredLabels) else lessons.lesson(step, generator)
-        batch, rows = lessons.pictures(lesson), lesson.rows.to(device)
+        batch = teacher.batch(step) if isinstance(teacher, StoredLabels) else batches.batch(step, generator)
+        x, rows = batches.pictures(batch), batch.rows.to(device)
         if isinstance(teacher, Classifier):
-            lesson = replace(lesson, logits=ask(teacher, batch))
+            batch = replace(batch, logits=ask(teacher, x))
         with mixed_precision(device):
-            answer = model(batch)
-        if lesson.logits is None:
-            return hard_label_loss(answer.float(), y[rows], w[rows], lesson.draws, size_px)
-        mixed = lesson.draws.mix(w[rows], size_px)
-        return soft_label_loss(answer.float(), lesson.logits.to(device), mixed, protocol.temperature)
+            answer = model(x)
+        if batch.logits is None:
+            return hard_label_loss(answer.float(), y[rows], w[rows], batch.draws, size_px)
+        mixed = batch.draws.mix(w[rows], size_px)
+        return soft_label_loss(answer.float(), batch.logits.to(device), mixed, protocol.temperature)
 
     optimizer = optimizer_of(model, protocol)
-    schedule = by_epoch(optimizer, protocol.schedule, protocol.num_epochs, lessons.per_epoch)
-    return fit_classifier(model, loss, protocol.num_epochs * lessons.per_epoch, optimizer, schedule, seed, keeper)
+    schedule = by_epoch(optimizer, protocol.schedule, protocol.num_epochs, batches.per_epoch)
+    return fit_classifier(model, loss, protocol.num_epochs * batches.per_epoch, optimizer, schedule, seed, checkpoint)
 
 
-def label_epoch(teacher: Classifier, lessons: Lessons, epoch: int, top_k: int | None = None) -> dict[str, NDArray[Any]]:
-    """The teacher's labels for an epoch of the training with these lessons, packed by pack_epoch."""
+def label_epoch(
+    teacher: Classifier, batches: DistilledBatches, epoch: int, top_k: int | None = None
+) -> dict[str, NDArray[Any]]:
+    """The teacher's labels for an epoch of the training on these batches, packed by pack_epoch."""
     generator, found = torch.Generator(), []
-    for step in range(epoch * lessons.per_epoch, (epoch + 1) * lessons.per_epoch):
-        lesson = lessons.lesson(step, seeded(generator, lessons.seed, step))
-        found.append(replace(lesson, logits=ask(teacher, lessons.pictures(lesson))))
-    return pack_epoch(found, top_k=top_k, temperature=lessons.protocol.temperature)
+    for step in range(epoch * batches.per_epoch, (epoch + 1) * batches.per_epoch):
+        batch = batches.batch(step, seeded(generator, batches.seed, step))
+        found.append(replace(batch, logits=ask(teacher, batches.pictures(batch))))
+    return pack_epoch(found, top_k=top_k, temperature=batches.protocol.temperature)
 
 
 @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,41 +11,12 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from ddoq_core.devices import mixed_precision
-from ddoq_core.fitting import Keeper, Loss, fit, one_cycle, weight_decay_groups
+from ddoq_core.fitting import Checkpoint, Loss, fit, one_cycle, weight_decay_groups
 from ddoq_core.images import to_unit
-from ddoq_core.train.augment import Draws, apply, draw
+from ddoq_core.train.augment import apply, draw
 from ddoq_core.train.networks import Classifier
+from ddoq_core.train.protocol import Protocol
 from ddoq_core.train.stored_labels import batch_of, num_batches
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a classifier is trained. The same for every method that is compared.
-
-    weights_in  "loss": multiply a picture's loss; "sampling": draw an epoch's pictures by them; "none"
-    CutMix, the optimiser, its schedule and the weights are for students only.
-    """
-
-    num_epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    temperature: float = 1.0
-    shift_px: int = 0
-    resized_crop: tuple[float, float] | None = None
-    flip: bool = False
-    cutmix: bool = False
-    optimizer: str = "adamw"
-    momentum: float = 0.9
-    schedule: str = "cosine"
-    weights_in: str = "loss"
-
-    def draw(self, num_images: int, size_px: int, generator: torch.Generator, *, cutmix: bool = False) -> Draws:
-        """What chance decides for a batch of pictures."""
-        crop = self.resized_crop
-        return draw(
-            num_images, size_px, generator, shift_px=self.shift_px, resized_crop=crop, flip=self.flip, cutmix=cutmix
-        )
 
 
 @dataclass(frozen=True)
@@ -63,22 +34,23 @@ def train_teacher(
     labels: NDArray[np.int64],
     protocol: Protocol,
     seed: int,
-    keeper: Keeper,
+    checkpoint: Checkpoint,
 ) -> list[float]:
     """Fit a classifier to real images (n, S, S, 3) by cross entropy, ending in eval mode. Returns losses."""
     device = model.mean.device
     x, y = to_unit(images).to(device), torch.from_numpy(labels).to(device)
+    augmentation = replace(protocol.augmentation, cutmix=False)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         chosen = batch_of(step, len(x), protocol.batch_size, seed)
-        batch = apply(x[chosen], protocol.draw(len(chosen), x.shape[-1], generator))
+        batch = apply(x[chosen], draw(len(chosen), x.shape[-1], augmentation, generator))
         with mixed_precision(device):
             return F.cross_entropy(model(batch), y[chosen])
 
     per_epoch = num_batches(len(x), protocol.batch_size)
     optimizer = torch.optim.AdamW(weight_decay_groups(model, protocol.weight_decay), protocol.learning_rate)
     schedule = one_cycle(optimizer, protocol.learning_rate, protocol.num_epochs * per_epoch)
-    return fit_classifier(model, loss, protocol.num_epochs * per_epoch, optimizer, schedule, seed, keeper)
+    return fit_classifier(model, loss, protocol.num_epochs * per_epoch, optimizer, schedule, seed, checkpoint)
 
 
 def fit_classifier(
@@ -88,11 +60,11 @@ def fit_classifier(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     seed: int,
-    keeper: Keeper,
+    checkpoint: Checkpoint,
 ) -> list[float]:
     """Fit a classifier, which is in eval mode afterwards. See ddoq_core.fitting.fit."""
     model.train()
-    losses = fit(loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=seed, keeper=keeper)
+    losses = fit(loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=seed, checkpoint=checkpoint)
     model.eval()
     return losses
 

@@ -15,7 +15,7 @@ from storage.artifact import Artifact
 from storage.files import write_whole
 
 SAVE_EVERY_SECONDS = 10.0
-TELL_EVERY_SECONDS = 0.3
+REPORT_EVERY_SECONDS = 0.3
 HASH_BYTES = 32  # at the start of a saved state
 
 
@@ -30,22 +30,22 @@ def show_cached(stage: str, artifacts: list[str]) -> State:
     return Completed(name="Cached", message=f"complete: {', '.join(artifacts)}", data=stage)
 
 
-class Teller:
-    """Tells whoever watches an artifact's folder how far a unit is, a few times a second at most."""
+class Progress:
+    """Reports how far a unit is to whoever watches its artifact's folder, a few times a second at most."""
 
     def __init__(self, artifact: Artifact, unit: str = "") -> None:
         self.artifact, self.unit = artifact, unit
-        self._told = time.monotonic()
+        self._reported = time.monotonic()
 
-    def tell(self, done: int, total: int, note: str = "") -> None:
-        """Pass progress on."""
-        if done == total or time.monotonic() - self._told >= TELL_EVERY_SECONDS:
+    def report(self, done: int, total: int, note: str = "") -> None:
+        """Pass on that `done` of `total` are done."""
+        if done == total or time.monotonic() - self._reported >= REPORT_EVERY_SECONDS:
             self.artifact.report_progress(done, total, note, unit=self.unit)
-            self._told = time.monotonic()
+            self._reported = time.monotonic()
 
 
-class DiskKeeper(Teller):
-    """Keeps a training in its artifact's folder; see ddoq_core.fitting.Keeper."""
+class DiskCheckpoint(Progress):
+    """The state of a training in its artifact's folder; see ddoq_core.fitting.Checkpoint."""
 
     def __init__(self, artifact: Artifact) -> None:
         super().__init__(artifact)

@@ -15,7 +15,6 @@ from storage.artifact import Artifact
 from storage.files import sha256_of
 from storage.index import Index
 from storage.zarr_store import BLOCK_IMAGES, ClassStore, LatentStore, block_names
-from tasks.recipe.protocols import Protocol
 from tasks.recipe.settings import Weighting
 
 INDEX = "index"
@@ -133,11 +132,3 @@ def epoch_reader(label: Artifact, num_images: int, num_classes: int) -> Callable
         return {name: array[epoch - block[0]] for name, array in read_block(unit).items()}
 
     return read_epoch
-
-
-def to_core(protocol: Protocol) -> Any:
-    """The protocol as ddoq_core.train.teachers takes it."""
-    from ddoq_core.train import teachers
-
-    values = protocol.model_dump(exclude={"labels", "label_top_k", "augmentation"})
-    return teachers.Protocol(**values, **protocol.augmentation.model_dump())

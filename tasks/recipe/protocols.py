@@ -7,37 +7,11 @@ and epochs by them. What the artifact of a student is identified by are the reso
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
 
-from pydantic import PositiveInt
-
-from tasks.recipe.settings import (
-    Augmentation,
-    Labels,
-    Optimizer,
-    ProtocolName,
-    Recipe,
-    Schedule,
-    Settings,
-    TrainConfig,
-    WeightsIn,
-)
-
-
-class Protocol(Settings):
-    """How a student is trained, complete. The schedules are those of ddoq_core.fitting.by_epoch."""
-
-    labels: Labels = "online"
-    label_top_k: PositiveInt | None = None
-    weights_in: WeightsIn = "loss"
-    num_epochs: PositiveInt
-    batch_size: PositiveInt
-    optimizer: Optimizer = "adamw"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.01
-    schedule: Schedule = "cosine"
-    temperature: float = 20.0
-    augmentation: Augmentation
+from ddoq_core.train.protocol import Augmentation, Protocol, WeightsIn
+from tasks.recipe.settings import ProtocolName, Recipe, TrainConfig
 
 
 def fkd(ipc: int, num_classes: int) -> Protocol:
@@ -111,6 +85,7 @@ def protocol_of(recipe: Recipe, method: str, num_classes: int) -> Protocol:
 
 def resolve(config: TrainConfig, ipc: int, num_classes: int, weights_in: WeightsIn | None = None) -> Protocol:
     """The preset's values, and in their place all that the recipe sets; weights_in is a method's own, if it has one."""
+    own: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(Protocol)}
+    own["weights_in"] = weights_in or config.weights_in
     preset = PRESETS[config.protocol](ipc, num_classes)
-    changes = {name: value for name in Protocol.model_fields if (value := getattr(config, name)) is not None}
-    return preset.model_copy(update=changes | ({"weights_in": weights_in} if weights_in else {}))
+    return replace(preset, **{name: value for name, value in own.items() if value is not None})

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
+from ddoq_core.train.protocol import Augmentation, Labels, Optimizer, Schedule, WeightsIn
+
 STAGES = (
     "shard", "autoencoder", "encode", "teacher", "prior", "cluster", "decode", "measure", "label", "train", "evaluate",
     "sample", "report",
@@ -19,15 +21,11 @@ Subset = Literal[
     "imagenette", "imagewoof", "imagenet100", "imageidc", "imagemeow", "imagesquawk", "imagefruit", "imageyellow"
 ]
 ProtocolName = Literal["fkd", "rded", "hard", "quick"]
-Labels = Literal["online", "stored", "hard"]
-WeightsIn = Literal["loss", "sampling", "none"]
-Optimizer = Literal["adamw", "sgd"]
-Schedule = Literal["cosine", "half-cosine", "steps"]
 Weighting = Literal["uniform", "sqrt", "mass", "sqrt-paper"] | Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, and unknown names are refused."""
+    """Base of all settings: frozen, and unknown names are refused, of the core's dataclasses among them too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -117,15 +115,6 @@ class EncodeConfig(Settings):
 
     posterior: Literal["mean", "sample"] = Field("mean", description="a seeded sample is what D4M encodes")
     seed: int = 0
-
-
-class Augmentation(Settings):
-    """What a training picture goes through, the same for every method."""
-
-    shift_px: int = Field(0, ge=0, description="random shift in both directions by at most this, edges repeated")
-    resized_crop: tuple[float, float] | None = Field(None, description="random crop of this share of the area, resized")
-    flip: bool = Field(False, description="mirror half of the pictures")
-    cutmix: bool = Field(False, description="one CutMix box and permutation per batch")
 
 
 class TeacherConfig(Settings):

@@ -27,14 +27,14 @@ from rich.table import Table
 
 from ddoq_core.devices import mixed_precision
 from ddoq_core.train.networks import Classifier, ClassifierSpec, build_classifier
+from ddoq_core.train.protocol import Augmentation, Protocol
 from ddoq_core.train.stored_labels import StoredLabels, soft_label_loss
-from ddoq_core.train.students import Lessons, ask, label_epoch, optimizer_of, train_student
-from ddoq_core.train.teachers import Protocol
+from ddoq_core.train.students import DistilledBatches, ask, label_epoch, optimizer_of, train_student
 from storage.artifact import Artifact
 from storage.zarr_store import ClassStore
 from tasks import label
 
-CROP_FLIP_CUTMIX: dict[str, Any] = {"resized_crop": (0.08, 1.0), "flip": True, "cutmix": True}
+CROP_FLIP_CUTMIX = Augmentation(resized_crop=(0.08, 1.0), flip=True, cutmix=True)
 NUM_CLASSES = 10
 console = Console(width=150)
 
@@ -49,11 +49,11 @@ class Case:
     num_images: int
     batch_size: int
     num_epochs: int
-    augmentation: dict[str, Any]
+    augmentation: Augmentation
 
     @property
     def protocol(self) -> Protocol:
-        return Protocol(self.num_epochs, self.batch_size, 1e-3, 0.01, temperature=20.0, **self.augmentation)
+        return Protocol(num_epochs=self.num_epochs, batch_size=self.batch_size, augmentation=self.augmentation)
 
     @property
     def seen(self) -> int:
@@ -62,7 +62,7 @@ class Case:
 
 
 CPU = (
-    Case("digits", "convnet-3-32", 16, 100, 100, 50, {"shift_px": 2}),
+    Case("digits", "convnet-3-32", 16, 100, 100, 50, Augmentation(shift_px=2)),
     Case("32 px, all augmentations", "convnet-3-128", 32, 100, 50, 4, CROP_FLIP_CUTMIX),
     Case("32 px, batch norm", "resnet18", 32, 100, 50, 4, CROP_FLIP_CUTMIX),
     Case("224 px", "resnet18", 224, 8, 8, 2, CROP_FLIP_CUTMIX),
@@ -75,7 +75,7 @@ GPU = (
 
 
 class Silent:
-    """A keeper that keeps nothing."""
+    """A checkpoint that saves nothing."""
 
     def load(self) -> None:
         return None
@@ -83,7 +83,7 @@ class Silent:
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
         pass
 
-    def tell(self, done: int, total: int, note: str) -> None:
+    def report(self, done: int, total: int, note: str) -> None:
         pass
 
 
@@ -105,9 +105,9 @@ class Race:
 
     def store_labels(self, artifact: Artifact, device: torch.device) -> Artifact:
         """Labels of every epoch on disk, as the stage label leaves them."""
-        lessons = Lessons(self.images, self.weights, self.case.protocol, 0, device)
+        batches = DistilledBatches(self.images, self.weights, self.case.protocol, 0, device)
         for block in label.blocks_of(self.case.num_epochs, len(self.images), NUM_CLASSES):
-            epochs = [label_epoch(self.teacher, lessons, epoch) for epoch in block]
+            epochs = [label_epoch(self.teacher, batches, epoch) for epoch in block]
             arrays = {name: np.stack([epoch[name] for epoch in epochs]) for name in epochs[0]}
             ClassStore(artifact.path / label.STORE).write_class(label.block_name(block), arrays)
         return artifact

@@ -21,13 +21,13 @@ class Cut(Exception):
     """A training is killed."""
 
 
-class BufferKeeper:
+class BufferCheckpoint:
     """Keeps every state as the bytes a file would hold, and kills the training after some steps."""
 
     def __init__(self, cuts: tuple[int, ...] = ()) -> None:
         self.bytes = b""
         self.cuts = set(cuts)
-        self.told: list[tuple[int, int]] = []
+        self.reported: list[tuple[int, int]] = []
 
     def load(self) -> dict[str, Any] | None:
         return torch.load(io.BytesIO(self.bytes), weights_only=True) if self.bytes else None
@@ -36,20 +36,22 @@ class BufferKeeper:
         buffer = io.BytesIO()
         torch.save(state(), buffer)
         self.bytes = buffer.getvalue()
-        step = self.told[-1][0]
+        step = self.reported[-1][0]
         if step in self.cuts:
             self.cuts.remove(step)
             raise Cut
 
-    def tell(self, done: int, total: int, note: str) -> None:
-        self.told.append((done, total))
+    def report(self, done: int, total: int, note: str) -> None:
+        self.reported.append((done, total))
 
 
-def train_once(keeper: BufferKeeper, learning_rate: float = 1e-2) -> tuple[dict[str, torch.Tensor], list[float]]:
+def train_once(
+    checkpoint: BufferCheckpoint, learning_rate: float = 1e-2
+) -> tuple[dict[str, torch.Tensor], list[float]]:
     """Weights, buffers, their average and the losses of a net with batch norm and dropout, in a process of its own."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1))
-    torch.manual_seed(len(keeper.told))  # a new process has another global state
+    torch.manual_seed(len(checkpoint.reported))  # a new process has another global state
     average = EMAModel(model.parameters(), decay=0.9)
     optimizer = torch.optim.AdamW(weight_decay_groups(model, 0.01), learning_rate)
 
@@ -64,7 +66,7 @@ def train_once(keeper: BufferKeeper, learning_rate: float = 1e-2) -> tuple[dict[
         optimizer=optimizer,
         schedule=one_cycle(optimizer, learning_rate, NUM_STEPS),
         seed=7,
-        keeper=keeper,
+        checkpoint=checkpoint,
         extra={"average": average},
         after_step=lambda: average.step(model.parameters()),
     )
@@ -72,34 +74,34 @@ def train_once(keeper: BufferKeeper, learning_rate: float = 1e-2) -> tuple[dict[
     return {**model.state_dict(), **shadows}, losses
 
 
-def train(keeper: BufferKeeper) -> tuple[dict[str, torch.Tensor], list[float]]:
+def train(checkpoint: BufferCheckpoint) -> tuple[dict[str, torch.Tensor], list[float]]:
     """Run until it is not killed."""
     while True:
         try:
-            return train_once(keeper)
+            return train_once(checkpoint)
         except Cut:
             continue
 
 
 @pytest.fixture(scope="module")
 def uninterrupted() -> tuple[dict[str, torch.Tensor], list[float]]:
-    return train(BufferKeeper())
+    return train(BufferCheckpoint())
 
 
 @pytest.mark.parametrize("cuts", [*((step,) for step in range(1, NUM_STEPS + 1)), (1, 2, 3), (5, 17)])
 def test_a_cut_training_equals_the_uninterrupted_one_bit_for_bit(
     uninterrupted: tuple[dict[str, torch.Tensor], list[float]], cuts: tuple[int, ...]
 ) -> None:
-    state, losses = train(BufferKeeper(cuts))
+    state, losses = train(BufferCheckpoint(cuts))
     assert state.keys() == uninterrupted[0].keys()
     assert all(torch.equal(state[name], value) for name, value in uninterrupted[0].items())
     assert losses == uninterrupted[1]
 
 
 def test_a_resumed_training_does_only_the_steps_that_are_left() -> None:
-    keeper = BufferKeeper((20,))
-    train(keeper)
-    assert keeper.told == [(step, NUM_STEPS) for step in range(1, NUM_STEPS + 1)]
+    checkpoint = BufferCheckpoint((20,))
+    train(checkpoint)
+    assert checkpoint.reported == [(step, NUM_STEPS) for step in range(1, NUM_STEPS + 1)]
 
 
 def test_a_training_leaves_the_global_generator_alone() -> None:
@@ -111,8 +113,16 @@ def test_a_training_leaves_the_global_generator_alone() -> None:
     module = nn.Dropout(0.5)
     module.register_parameter("weight", weight)
     schedule = by_epoch(optimizer, "cosine", 1, 3)
-    keeper = BufferKeeper()
-    fit(lambda *_: module(weight).sum(), 3, model=module, optimizer=optimizer, schedule=schedule, seed=0, keeper=keeper)
+    checkpoint = BufferCheckpoint()
+    fit(
+        lambda *_: module(weight).sum(),
+        3,
+        model=module,
+        optimizer=optimizer,
+        schedule=schedule,
+        seed=0,
+        checkpoint=checkpoint,
+    )
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -120,14 +130,14 @@ def test_a_training_that_diverges_says_where_and_is_not_saved() -> None:
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     schedule = by_epoch(optimizer, "cosine", 1, 5)
-    keeper = BufferKeeper()
+    checkpoint = BufferCheckpoint()
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         return model(torch.ones(1)).sum() * (math.nan if step == 3 else 1.0)
 
     with pytest.raises(FloatingPointError, match="loss is nan at step 4 of 5: lower the learning rate"):
-        fit(loss, 5, model=model, optimizer=optimizer, schedule=schedule, seed=0, keeper=keeper)
-    saved = keeper.load()
+        fit(loss, 5, model=model, optimizer=optimizer, schedule=schedule, seed=0, checkpoint=checkpoint)
+    saved = checkpoint.load()
     assert saved is not None and saved["step"] == 3
     assert all(torch.isfinite(value).all() for value in saved["model"].values())
 
@@ -141,7 +151,9 @@ def test_the_losses_are_means_over_twentieths_of_the_steps(num_steps: int) -> No
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         return 0 * model(torch.ones(1)).sum() + step
 
-    losses = fit(loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=0, keeper=BufferKeeper())
+    losses = fit(
+        loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=0, checkpoint=BufferCheckpoint()
+    )
     parts = [[s for s in range(num_steps) if s * 20 // num_steps == k] for k in range(20)]
     assert losses == pytest.approx([sum(p) / len(p) for p in parts if p])
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from ddoq_core.train.protocol import Augmentation, Protocol
 from storage.artifact import Artifact
 from tasks import label
-from tasks.recipe.protocols import Protocol
-from tasks.recipe.settings import Augmentation
 
 PROTOCOL = Protocol(
     labels="stored",
@@ -82,7 +83,7 @@ def test_the_facts_count_the_bytes(artifact: Artifact) -> None:
 
 
 def test_weights_matter_only_where_they_draw() -> None:
-    sampling = PROTOCOL.model_copy(update={"weights_in": "sampling"})
+    sampling = replace(PROTOCOL, weights_in="sampling")
     assert label.identity(PROTOCOL, "sqrt", 0) == label.identity(PROTOCOL, "mass", 0)
     assert label.identity(sampling, "sqrt", 0) != label.identity(sampling, "mass", 0)
 

@@ -10,7 +10,7 @@ import torch
 
 from ddoq_core.decode.decoder import Decoder
 from ddoq_core.decode.dit import load_dit
-from ddoq_core.decode.memory import Batches, batch_size
+from ddoq_core.decode.memory import HalvingBatches, batch_size
 from ddoq_core.decode.prior import Prior, unit_seeds
 from ddoq_core.encode.autoencoder import KLAutoencoder
 from ddoq_core.images import resized
@@ -38,7 +38,7 @@ class Short:
     [torch.OutOfMemoryError("no"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")],
 )
 def test_halves_until_it_fits_and_remembers(error: BaseException) -> None:
-    work, batches = Short(3, error), Batches(16)
+    work, batches = Short(3, error), HalvingBatches(16)
     x = torch.arange(21).view(-1, 1)
     assert torch.equal(batches.map(work, x, list(range(21))), 2 * x)
     assert work.seen == [16, 8, 4, 2, *[2] * 9, 1]
@@ -48,10 +48,10 @@ def test_halves_until_it_fits_and_remembers(error: BaseException) -> None:
 def test_what_does_not_fit_alone_and_other_errors_are_raised() -> None:
     x = torch.arange(4).view(-1, 1)
     with pytest.raises(torch.OutOfMemoryError):
-        Batches(4).map(Short(0, torch.OutOfMemoryError("no")), x, list(range(4)))
+        HalvingBatches(4).map(Short(0, torch.OutOfMemoryError("no")), x, list(range(4)))
     work = Short(0, RuntimeError("shapes differ"))
     with pytest.raises(RuntimeError, match="shapes differ"):
-        Batches(4).map(work, x, list(range(4)))
+        HalvingBatches(4).map(work, x, list(range(4)))
     assert work.seen == [4]
 
 

@@ -23,7 +23,7 @@ from ddoq_core.decode.dit import dit_prior, load_dit
 from ddoq_core.decode.prior import noise_of, unit_seeds
 from ddoq_core.decode.stable_diffusion import load_stable_diffusion
 from ddoq_core.decode.training import load_trained_prior, train_prior
-from tests.ddoq_core.test_fitting import BufferKeeper, Cut
+from tests.ddoq_core.test_fitting import BufferCheckpoint, Cut
 from tests.pipelines import SD_SCHEDULE, save_dit, save_stable_diffusion
 
 PROMPTS = ("cat", "dog", "cat dog")
@@ -178,7 +178,7 @@ KINDS: dict[str, dict[str, Any]] = {
 def test_a_trained_prior_brings_noise_to_its_class_also_when_saved_and_loaded(kind: str, tmp_path: Path) -> None:
     z, labels = two_clouds()
     settings = {**PRIOR_SETTINGS, "num_steps": 200, **KINDS[kind]}
-    transformer, scheduler, losses = train_prior(z, labels, 2, **settings, keeper=BufferKeeper())
+    transformer, scheduler, losses = train_prior(z, labels, 2, **settings, checkpoint=BufferCheckpoint())
     assert losses[-1] < losses[0] / 2
     transformer.save_pretrained(tmp_path / "transformer")
     scheduler.save_pretrained(tmp_path / "scheduler")
@@ -195,13 +195,15 @@ def test_a_trained_prior_brings_noise_to_its_class_also_when_saved_and_loaded(ki
 def test_a_prior_whose_training_was_cut_is_the_same() -> None:
     z, labels = two_clouds()
 
-    def run(keeper: BufferKeeper) -> dict[str, torch.Tensor]:
+    def run(checkpoint: BufferCheckpoint) -> dict[str, torch.Tensor]:
         try:
-            return train_prior(z, labels, 2, **{**PRIOR_SETTINGS, "num_steps": 8}, keeper=keeper)[0].state_dict()
+            return train_prior(z, labels, 2, **{**PRIOR_SETTINGS, "num_steps": 8}, checkpoint=checkpoint)[
+                0
+            ].state_dict()
         except Cut:
-            return run(keeper)
+            return run(checkpoint)
 
-    whole, cut = run(BufferKeeper()), run(BufferKeeper((2, 7, 8)))
+    whole, cut = run(BufferCheckpoint()), run(BufferCheckpoint((2, 7, 8)))
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())
 
 

@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, PNDMScheduler
 
 from ddoq_core.decode.prior import Prior, matched_timestep, noise_of, unit_seeds
-from ddoq_core.decode.training import Aim, new_scheduler
+from ddoq_core.decode.training import DiffusionLoss, new_scheduler
 from tests.pipelines import SD_SCHEDULE
 
 MEANS = torch.tensor([-1.0, 1.0, 0.0])  # of two classes, and of no class
@@ -113,7 +113,7 @@ def test_min_snr_caps_the_weight_of_low_noise(prediction: Any) -> None:
     target = noise if prediction == "epsilon" else scheduler.get_velocity(z, noise, t)
     error = torch.tensor([1.0, 2.0])
     predicted = target + error.sqrt().view(-1, 1, 1, 1)
-    plain, capped = (Aim(scheduler, gamma).loss(predicted, z, noise, t).item() for gamma in (None, 5.0))
+    plain, capped = (DiffusionLoss(scheduler, gamma)(predicted, z, noise, t).item() for gamma in (None, 5.0))
     assert plain == pytest.approx(error.mean().item(), rel=1e-4)
     weights = snr.clamp(max=5) / (snr if prediction == "epsilon" else snr + 1)
     assert capped == pytest.approx((weights * error).mean().item(), rel=1e-4)

@@ -15,17 +15,17 @@ from safetensors.torch import save_file
 from ddoq_core.encode.autoencoder import (
     Flux2TinyAutoencoder,
     KLAutoencoder,
-    decode,
     encode,
     encode_batches,
     latent_error,
     load_autoencoder,
+    pictures_of,
     reconstruction_psnr,
 )
 from ddoq_core.encode.taef2 import TAEF2
 from ddoq_core.encode.training import train_autoencoder
-from ddoq_core.fitting import Keeper
-from tests.ddoq_core.test_fitting import BufferKeeper, Cut
+from ddoq_core.fitting import Checkpoint
+from tests.ddoq_core.test_fitting import BufferCheckpoint, Cut
 
 SETTINGS: dict[str, Any] = {
     "channels": (8, 8),
@@ -45,13 +45,13 @@ def blobs(n: int = 40, size: int = 8) -> NDArray[np.uint8]:
     return coarse.repeat(size // 2, 1).repeat(size // 2, 2)
 
 
-def train(keeper: Keeper, **changes: Any) -> tuple[KLAutoencoder, list[float]]:
-    return train_autoencoder(blobs(), **{**SETTINGS, **changes}, keeper=keeper)
+def train(checkpoint: Checkpoint, **changes: Any) -> tuple[KLAutoencoder, list[float]]:
+    return train_autoencoder(blobs(), **{**SETTINGS, **changes}, checkpoint=checkpoint)
 
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[KLAutoencoder, list[float]]:
-    return train(BufferKeeper())
+    return train(BufferCheckpoint())
 
 
 def test_training_lowers_the_loss_and_restores_pictures(trained: tuple[KLAutoencoder, list[float]]) -> None:
@@ -63,7 +63,7 @@ def test_training_lowers_the_loss_and_restores_pictures(trained: tuple[KLAutoenc
     assert not model.network.training and not any(p.requires_grad for p in model.network.parameters())
 
 
-def test_latents_are_standardised_and_come_back_through_decode(trained: tuple[KLAutoencoder, list[float]]) -> None:
+def test_latents_are_standardised_and_come_back_as_pictures(trained: tuple[KLAutoencoder, list[float]]) -> None:
     model, _ = trained
     z = encode(model, blobs(), dtype=np.float32)
     assert z.shape == (40, *model.latent_shape(8)) == (40, 2, 4, 4)
@@ -72,7 +72,7 @@ def test_latents_are_standardised_and_come_back_through_decode(trained: tuple[KL
         x = torch.from_numpy(blobs()).permute(0, 3, 1, 2) / 127.5 - 1
         direct = model.network.decode(model.network.encode(x).latent_dist.mean).sample
     expected = ((direct + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1).numpy()
-    assert np.abs(decode(model, torch.from_numpy(z)) - expected).max() <= 0.6  # rounding to uint8
+    assert np.abs(pictures_of(model, torch.from_numpy(z)) - expected).max() <= 0.6  # rounding to uint8
 
 
 def test_latents_do_not_depend_on_the_batch_and_are_stored_in_half(trained: tuple[KLAutoencoder, list[float]]) -> None:
@@ -87,17 +87,17 @@ def test_a_saved_autoencoder_comes_back_equal(trained: tuple[KLAutoencoder, list
     for loaded in (load_autoencoder(tmp_path / "pipeline" / "vae"), load_autoencoder(tmp_path / "pipeline", "vae")):
         np.testing.assert_array_equal(encode(loaded, blobs()), encode(model, blobs()))
         z = torch.from_numpy(encode(model, blobs(), dtype=np.float32))
-        np.testing.assert_array_equal(decode(loaded, z), decode(model, z))
+        np.testing.assert_array_equal(pictures_of(loaded, z), pictures_of(model, z))
 
 
 def test_a_training_that_was_cut_gives_the_same_autoencoder() -> None:
-    def run(keeper: BufferKeeper) -> KLAutoencoder:
+    def run(checkpoint: BufferCheckpoint) -> KLAutoencoder:
         try:
-            return train(keeper, num_steps=8)[0]
+            return train(checkpoint, num_steps=8)[0]
         except Cut:
-            return run(keeper)
+            return run(checkpoint)
 
-    whole, cut = run(BufferKeeper()), run(BufferKeeper((3, 8)))
+    whole, cut = run(BufferCheckpoint()), run(BufferCheckpoint((3, 8)))
     assert (whole.shift, whole.scale) == (cut.shift, cut.scale)
     assert all(torch.equal(value, cut.network.state_dict()[name]) for name, value in whole.network.state_dict().items())
 
@@ -133,7 +133,7 @@ def test_an_autoencoder_tiny_is_used_alike(tmp_path: Path) -> None:
         pictures = (network.decode(direct).sample + 1) * 127.5
     np.testing.assert_allclose(z, (direct - 0.25) * 0.5, atol=1e-5)
     expected = pictures.clamp(0, 255).permute(0, 2, 3, 1).numpy()
-    assert np.abs(decode(model, torch.from_numpy(z)) - expected).max() <= 0.6
+    assert np.abs(pictures_of(model, torch.from_numpy(z)) - expected).max() <= 0.6
 
 
 def test_taef2s_two_files_are_an_autoencoder(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_taef2s_two_files_are_an_autoencoder(tmp_path: Path) -> None:
         x = torch.from_numpy(blobs(4, 16)).permute(0, 3, 1, 2) / 255
         np.testing.assert_allclose(z, network.encode(x), atol=1e-5)
         expected = network.decode(torch.from_numpy(z)).permute(0, 2, 3, 1).numpy() * 255
-    assert np.abs(decode(model, torch.from_numpy(z)) - expected).max() <= 0.6
+    assert np.abs(pictures_of(model, torch.from_numpy(z)) - expected).max() <= 0.6
 
 
 def test_another_class_of_autoencoder_is_refused(tmp_path: Path) -> None:

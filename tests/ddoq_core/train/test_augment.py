@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ddoq_core.train.augment import Draws, apply, draw
+from ddoq_core.train.protocol import Augmentation
 
 SETTINGS: list[dict[str, Any]] = [
     {},
@@ -27,11 +28,11 @@ def pictures(n: int = 16, size: int = 8, seed: int = 1) -> torch.Tensor:
 
 
 def augment(x: torch.Tensor, generator: torch.Generator, **settings: Any) -> torch.Tensor:
-    return apply(x, draw(len(x), x.shape[-1], generator, **settings))
+    return apply(x, draw(len(x), x.shape[-1], Augmentation(**settings), generator))
 
 
 def cutmix(x: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    draws = draw(len(x), x.shape[-1], generator, cutmix=True)
+    draws = draw(len(x), x.shape[-1], Augmentation(cutmix=True), generator)
     return apply(x, draws), draws.mix(w, x.shape[-1])
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from ddoq_core.train.augment import Draws
 from ddoq_core.train.stored_labels import (
-    Lesson,
+    Batch,
     StoredLabels,
     batch_of,
     hard_label_loss,
@@ -87,11 +87,11 @@ def test_pictures_are_drawn_in_proportion_to_their_weights() -> None:
     assert torch.equal(batch_of(3, 4, 2, 1, w), batch_of(3, 4, 2, 1, w))
 
 
-def lessons_of_an_epoch(num_classes: int, scale: float = 5.0) -> list[Lesson]:
+def batches_of_an_epoch(num_classes: int, scale: float = 5.0) -> list[Batch]:
     """Two batches of 4 and 3 pictures, with everything drawn."""
     g = torch.Generator().manual_seed(0)
     return [
-        Lesson(
+        Batch(
             torch.randperm(7, generator=g)[:n],
             Draws(
                 torch.randint(-2, 3, (n, 2), generator=g),
@@ -106,40 +106,40 @@ def lessons_of_an_epoch(num_classes: int, scale: float = 5.0) -> list[Lesson]:
     ]
 
 
-def replay(packed: dict[str, Any], num_classes: int) -> list[Lesson]:
+def replay(packed: dict[str, Any], num_classes: int) -> list[Batch]:
     stored = StoredLabels(lambda epoch: packed, 7, 4, num_classes)
     assert num_batches(7, 4) == 2
-    return [stored.lesson(step) for step in range(2)]
+    return [stored.batch(step) for step in range(2)]
 
 
 def test_a_packed_epoch_is_replayed_with_logits_in_half_precision() -> None:
-    lessons = lessons_of_an_epoch(6)
-    packed = pack_epoch(lessons, top_k=None, temperature=20.0)
+    batches = batches_of_an_epoch(6)
+    packed = pack_epoch(batches, top_k=None, temperature=20.0)
     assert packed["logits"].nbytes == 7 * 6 * 2
-    for lesson, again in zip(lessons, replay(packed, 6), strict=True):
-        assert torch.equal(lesson.rows, again.rows)
+    for batch, again in zip(batches, replay(packed, 6), strict=True):
+        assert torch.equal(batch.rows, again.rows)
         for name in ("shift", "crop", "flip", "box", "partner"):
-            assert torch.equal(getattr(lesson.draws, name), getattr(again.draws, name)), name
-        assert lesson.logits is not None and again.logits is not None
-        assert torch.equal(again.logits, lesson.logits.half().float())
+            assert torch.equal(getattr(batch.draws, name), getattr(again.draws, name)), name
+        assert batch.logits is not None and again.logits is not None
+        assert torch.equal(again.logits, batch.logits.half().float())
 
 
 def test_nothing_is_packed_that_was_not_drawn() -> None:
-    lessons = [Lesson(lesson.rows, Draws(), lesson.logits) for lesson in lessons_of_an_epoch(6)]
-    packed = pack_epoch(lessons, top_k=None, temperature=20.0)
+    batches = [Batch(batch.rows, Draws(), batch.logits) for batch in batches_of_an_epoch(6)]
+    packed = pack_epoch(batches, top_k=None, temperature=20.0)
     assert set(packed) == {"rows", "logits"}
     assert replay(packed, 6)[1].draws == Draws()
 
 
 @pytest.mark.parametrize("k", [1, 5, 99, 100])
 def test_pruned_labels_keep_the_largest_and_spread_the_mass_of_the_rest(k: int) -> None:
-    lessons = lessons_of_an_epoch(100)
-    packed = pack_epoch(lessons, top_k=k, temperature=4.0)
+    batches = batches_of_an_epoch(100)
+    packed = pack_epoch(batches, top_k=k, temperature=4.0)
     assert sum(packed[name].nbytes for name in ("values", "classes", "rest")) == 7 * (4 * k + 2)
-    for lesson, again in zip(lessons, replay(packed, 100), strict=True):
-        assert lesson.logits is not None and again.logits is not None
-        p, q = F.softmax(lesson.logits / 4, 1), F.softmax(again.logits / 4, 1)
-        top = lesson.logits.topk(k, 1).indices
+    for batch, again in zip(batches, replay(packed, 100), strict=True):
+        assert batch.logits is not None and again.logits is not None
+        p, q = F.softmax(batch.logits / 4, 1), F.softmax(again.logits / 4, 1)
+        top = batch.logits.topk(k, 1).indices
         torch.testing.assert_close(q.gather(1, top), p.gather(1, top), rtol=5e-3, atol=1e-5)
         others = torch.ones_like(q, dtype=torch.bool).scatter(1, top, False)
         for row in range(len(q)):

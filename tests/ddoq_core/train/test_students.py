@@ -10,14 +10,34 @@ import torch
 from numpy.typing import NDArray
 
 from ddoq_core.train.networks import Classifier, ClassifierSpec, build_classifier
+from ddoq_core.train.protocol import Augmentation, Protocol
 from ddoq_core.train.stored_labels import StoredLabels
-from ddoq_core.train.students import Lessons, label_epoch, optimizer_of, train_student
-from ddoq_core.train.teachers import Protocol, accuracy, predict, train_teacher
-from tests.ddoq_core.test_fitting import BufferKeeper, Cut
+from ddoq_core.train.students import DistilledBatches, label_epoch, optimizer_of, train_student
+from ddoq_core.train.teachers import accuracy, predict, train_teacher
+from tests.ddoq_core.test_fitting import BufferCheckpoint, Cut
 from tests.ddoq_core.train.test_teachers import colours
 
 SPEC = ClassifierSpec("convnet-2-8", 2, 8)
-ALL: dict[str, Any] = {"shift_px": 1, "resized_crop": (0.3, 1.0), "flip": True, "cutmix": True}
+ALL = Augmentation(shift_px=1, resized_crop=(0.3, 1.0), flip=True, cutmix=True)
+
+
+def protocol_of(
+    num_epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    augmentation: Augmentation | None = None,
+    **others: Any,
+) -> Protocol:
+    """A protocol at temperature 1, unless another is given, and without augmentation."""
+    others = {"temperature": 1.0, "augmentation": augmentation or Augmentation(), **others}
+    return Protocol(
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        **others,
+    )
 
 
 def labels_of(images: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -33,7 +53,7 @@ def student_of(
 ) -> dict[str, torch.Tensor]:
     """The weights of a student trained under the protocol."""
     student = build_classifier(SPEC, seed=2)
-    train_student(student, images, labels_of(images), weights, protocol, teacher, seed, BufferKeeper())
+    train_student(student, images, labels_of(images), weights, protocol, teacher, seed, BufferCheckpoint())
     return student.state_dict()
 
 
@@ -60,13 +80,13 @@ def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float
 
 def test_a_teacher_learns_bright_from_dark_and_a_student_learns_it_from_the_teacher() -> None:
     images, labels = colours(64)
-    protocol = Protocol(8, 16, 1e-2, 0.01, temperature=4.0, shift_px=1, flip=True, cutmix=True)
+    protocol = protocol_of(8, 16, 1e-2, 0.01, Augmentation(shift_px=1, flip=True, cutmix=True), temperature=4.0)
     teacher = build_classifier(SPEC, seed=1)
-    losses = train_teacher(teacher, images, labels, protocol, 0, BufferKeeper())
+    losses = train_teacher(teacher, images, labels, protocol, 0, BufferCheckpoint())
     assert accuracy(predict(teacher, images), labels).top1 > 0.95 and losses[-1] < losses[0] / 2
     student = build_classifier(SPEC, seed=2)
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
-    train_student(student, images[:20], labels[:20], np.ones(20), protocol, teacher, 0, BufferKeeper())
+    train_student(student, images[:20], labels[:20], np.ones(20), protocol, teacher, 0, BufferCheckpoint())
     assert accuracy(predict(student, images), labels).top1 > 0.9
     assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
 
@@ -76,13 +96,13 @@ def test_pictures_of_weight_nothing_teach_nothing(labels: str) -> None:
     images, _ = colours(8)
     teacher = build_classifier(SPEC, seed=1).eval() if labels == "online" else None
     other = np.concatenate([images[:4], 255 - images[4:]])
-    weights, protocol = np.array([1.0] * 4 + [0.0] * 4), Protocol(3, 8, 1e-2, 0.0)
+    weights, protocol = np.array([1.0] * 4 + [0.0] * 4), protocol_of(3, 8, 1e-2, 0.0)
     assert apart(student_of(images, weights, protocol, teacher), student_of(other, weights, protocol, teacher)) < 1e-6
 
 
 def test_weights_by_sampling_draw_and_do_not_multiply() -> None:
     images, _ = colours(8)
-    weights, protocol = np.array([2.0] * 4 + [0.0] * 4), Protocol(3, 8, 1e-2, 0.0, weights_in="sampling")
+    weights, protocol = np.array([2.0] * 4 + [0.0] * 4), protocol_of(3, 8, 1e-2, 0.0, weights_in="sampling")
     other = np.concatenate([images[:4], 255 - images[4:]])
     assert apart(student_of(images, weights, protocol, None), student_of(other, weights, protocol, None)) == 0
     assert apart(student_of(images, weights, protocol, None), student_of(images, weights / 2, protocol, None)) == 0
@@ -91,23 +111,23 @@ def test_weights_by_sampling_draw_and_do_not_multiply() -> None:
 def test_without_weights_all_pictures_count_alike() -> None:
     images, _ = colours(8)
     weights = np.array([2.0] * 4 + [0.0] * 4)
-    ignored = student_of(images, weights, Protocol(3, 8, 1e-2, 0.0, weights_in="none"), None)
-    assert apart(ignored, student_of(images, np.ones(8), Protocol(3, 8, 1e-2, 0.0), None)) == 0
-    assert apart(ignored, student_of(images, weights, Protocol(3, 8, 1e-2, 0.0), None)) > 1e-3
+    ignored = student_of(images, weights, protocol_of(3, 8, 1e-2, 0.0, weights_in="none"), None)
+    assert apart(ignored, student_of(images, np.ones(8), protocol_of(3, 8, 1e-2, 0.0), None)) == 0
+    assert apart(ignored, student_of(images, weights, protocol_of(3, 8, 1e-2, 0.0), None)) > 1e-3
 
 
 @pytest.mark.parametrize(
     "protocol",
     [
-        Protocol(8, 16, 1e-2, 0.01, cutmix=True),
-        Protocol(8, 16, 0.05, 5e-4, optimizer="sgd", schedule="steps", cutmix=True),
-        Protocol(8, 16, 1e-2, 0.01, schedule="half-cosine", weights_in="sampling"),
+        protocol_of(8, 16, 1e-2, 0.01, Augmentation(cutmix=True)),
+        protocol_of(8, 16, 0.05, 5e-4, Augmentation(cutmix=True), optimizer="sgd", schedule="steps"),
+        protocol_of(8, 16, 1e-2, 0.01, schedule="half-cosine", weights_in="sampling"),
     ],
 )
 def test_a_student_learns_from_classes(protocol: Protocol) -> None:
     images, labels = colours(64)
     student = build_classifier(SPEC, seed=2)
-    train_student(student, images[:20], labels[:20], np.ones(20), protocol, None, 0, BufferKeeper())
+    train_student(student, images[:20], labels[:20], np.ones(20), protocol, None, 0, BufferCheckpoint())
     assert accuracy(predict(student, images), labels).top1 > 0.9
 
 
@@ -116,27 +136,27 @@ def test_a_student_learns_from_classes(protocol: Protocol) -> None:
 def test_stored_labels_teach_what_the_teacher_teaches(weights_in: str, seed: int) -> None:
     images, labels = colours(19)
     teacher = build_classifier(SPEC, seed=1)
-    train_teacher(teacher, images, labels, Protocol(4, 8, 1e-2, 0.0), 0, BufferKeeper())
+    train_teacher(teacher, images, labels, protocol_of(4, 8, 1e-2, 0.0), 0, BufferCheckpoint())
     weights = np.linspace(0.5, 1.5, 19)
-    protocol = Protocol(5, 8, 1e-2, 0.01, temperature=4.0, weights_in=weights_in, **ALL)
-    lessons = Lessons(images, weights, protocol, seed, torch.device("cpu"))
-    epochs = [label_epoch(teacher, lessons, epoch) for epoch in range(5)]
+    protocol = protocol_of(5, 8, 1e-2, 0.01, ALL, temperature=4.0, weights_in=weights_in)
+    batches = DistilledBatches(images, weights, protocol, seed, torch.device("cpu"))
+    epochs = [label_epoch(teacher, batches, epoch) for epoch in range(5)]
     online = student_of(images, weights, protocol, teacher, seed)
     stored = student_of(images, weights, protocol, StoredLabels(epochs.__getitem__, 19, 8, 2), seed)
     assert apart(student_of(images, weights, protocol, InHalf(teacher), seed), stored) == 0
     answers = [answers_of(state, images) for state in (online, stored)]
     np.testing.assert_allclose(*answers, atol=0.02)
     other = answers_of(student_of(images, weights, protocol, teacher, seed + 1), images)
-    assert np.abs(other - answers[0]).max() > 0.1, "another seed has other lessons"
+    assert np.abs(other - answers[0]).max() > 0.1, "another seed has other batches"
 
 
 def test_stored_labels_pruned_to_all_classes_are_whole() -> None:
     images, _ = colours(12)
     teacher = build_classifier(SPEC, seed=1).eval()
-    protocol = Protocol(2, 8, 1e-2, 0.01, temperature=4.0, **ALL)
-    lessons = Lessons(images, np.ones(12), protocol, 0, torch.device("cpu"))
-    whole = StoredLabels([label_epoch(teacher, lessons, e) for e in range(2)].__getitem__, 12, 8, 2)
-    pruned = StoredLabels([label_epoch(teacher, lessons, e, 2) for e in range(2)].__getitem__, 12, 8, 2)
+    protocol = protocol_of(2, 8, 1e-2, 0.01, ALL, temperature=4.0)
+    batches = DistilledBatches(images, np.ones(12), protocol, 0, torch.device("cpu"))
+    whole = StoredLabels([label_epoch(teacher, batches, e) for e in range(2)].__getitem__, 12, 8, 2)
+    pruned = StoredLabels([label_epoch(teacher, batches, e, 2) for e in range(2)].__getitem__, 12, 8, 2)
     found = [student_of(images, np.ones(12), protocol, labels) for labels in (whole, pruned)]
     assert apart(*found) == 0
 
@@ -144,33 +164,33 @@ def test_stored_labels_pruned_to_all_classes_are_whole() -> None:
 @pytest.mark.parametrize("labels", ["online", "stored", "hard"])
 def test_a_student_cut_in_mid_epoch_equals_the_uninterrupted_one(labels: str) -> None:
     images, weights = colours(20)[0], np.linspace(0.5, 1.5, 20)
-    protocol = Protocol(3, 8, 1e-2, 0.01, **ALL)
+    protocol = protocol_of(3, 8, 1e-2, 0.01, ALL)
     teacher = build_classifier(SPEC, seed=1).eval()
-    lessons = Lessons(images, weights, protocol, 3, torch.device("cpu"))
-    epochs = [label_epoch(teacher, lessons, epoch) for epoch in range(3)]
+    batches = DistilledBatches(images, weights, protocol, 3, torch.device("cpu"))
+    epochs = [label_epoch(teacher, batches, epoch) for epoch in range(3)]
 
-    def run(keeper: BufferKeeper) -> dict[str, torch.Tensor]:
+    def run(checkpoint: BufferCheckpoint) -> dict[str, torch.Tensor]:
         student = build_classifier(SPEC, seed=2)
         stored = StoredLabels(epochs.__getitem__, 20, 8, 2)
         source = {"online": teacher, "stored": stored, "hard": None}[labels]
         try:
-            train_student(student, images, labels_of(images), weights, protocol, source, 3, keeper)
+            train_student(student, images, labels_of(images), weights, protocol, source, 3, checkpoint)
         except Cut:
-            return run(keeper)
+            return run(checkpoint)
         return student.state_dict()
 
-    assert apart(run(BufferKeeper()), run(BufferKeeper((1, 5)))) == 0
+    assert apart(run(BufferCheckpoint()), run(BufferCheckpoint((1, 5)))) == 0
 
 
 def test_the_optimiser_is_the_protocols() -> None:
     model = build_classifier(SPEC)
-    adamw = optimizer_of(model, Protocol(1, 8, 1e-3, 0.01))
+    adamw = optimizer_of(model, protocol_of(1, 8, 1e-3, 0.01))
     assert type(adamw) is torch.optim.AdamW
     assert [(g["lr"], g["weight_decay"], g["betas"]) for g in adamw.param_groups] == [
         (1e-3, 0.01, (0.9, 0.999)),
         (1e-3, 0.0, (0.9, 0.999)),
     ]
-    sgd = optimizer_of(model, Protocol(1, 8, 0.01, 5e-4, optimizer="sgd", momentum=0.8))
+    sgd = optimizer_of(model, protocol_of(1, 8, 0.01, 5e-4, optimizer="sgd", momentum=0.8))
     assert type(sgd) is torch.optim.SGD
     [group] = sgd.param_groups
     assert (group["lr"], group["weight_decay"], group["momentum"], group["nesterov"]) == (0.01, 5e-4, 0.8, False)

@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from ddoq_core.train.networks import ClassifierSpec, build_classifier
-from ddoq_core.train.teachers import Protocol, accuracy, best_reordering, predict, train_teacher
-from tests.ddoq_core.test_fitting import BufferKeeper
+from ddoq_core.train.protocol import Augmentation, Protocol
+from ddoq_core.train.teachers import accuracy, best_reordering, predict, train_teacher
+from tests.ddoq_core.test_fitting import BufferCheckpoint
 
 
 def colours(n: int, size: int = 8) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -53,5 +55,18 @@ def test_predictions_do_not_depend_on_the_batch_size() -> None:
 def test_a_set_one_larger_than_the_batch_trains_a_net_with_batch_norm() -> None:
     images, labels = colours(9, size=32)
     model = build_classifier(ClassifierSpec("resnet10t", 2, 32))
-    losses = train_teacher(model, images, labels, Protocol(1, 8, 1e-3, 0.0), 0, BufferKeeper())
+    protocol = Protocol(num_epochs=1, batch_size=8, weight_decay=0.0, augmentation=Augmentation())
+    losses = train_teacher(model, images, labels, protocol, 0, BufferCheckpoint())
     assert all(math.isfinite(loss) for loss in losses)
+
+
+def test_a_teacher_sees_no_cutmix() -> None:
+    images, labels = colours(16)
+    states = []
+    for cutmix in (False, True):
+        model = build_classifier(ClassifierSpec("convnet-2-8", 2, 8))
+        augmentation = Augmentation(shift_px=1, cutmix=cutmix)
+        protocol = Protocol(num_epochs=2, batch_size=8, augmentation=augmentation)
+        train_teacher(model, images, labels, protocol, 0, BufferCheckpoint())
+        states.append(model.state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())

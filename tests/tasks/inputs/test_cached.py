@@ -1,4 +1,4 @@
-"""The keeper of a training's state on disk."""
+"""The checkpoint of a training on disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from storage.artifact import Artifact
 from tasks.inputs import cached
-from tasks.inputs.cached import DiskKeeper
+from tasks.inputs.cached import DiskCheckpoint
 
 STATE: dict[str, Any] = {"step": 3, "losses": [0.5] * 20, "model": {"weight": torch.arange(1000.0)}}
 
@@ -19,18 +19,18 @@ STATE: dict[str, Any] = {"step": 3, "losses": [0.5] * 20, "model": {"weight": to
 def artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Artifact:
     monkeypatch.setattr(cached, "SAVE_EVERY_SECONDS", 0.0)
     artifact = Artifact(tmp_path, "teacher", 1, {})
-    DiskKeeper(artifact).save(lambda: STATE)
+    DiskCheckpoint(artifact).save(lambda: STATE)
     return artifact
 
 
-def test_a_state_comes_back_in_another_keeper(artifact: Artifact) -> None:
-    loaded = DiskKeeper(artifact).load()
+def test_a_state_comes_back_in_another_checkpoint(artifact: Artifact) -> None:
+    loaded = DiskCheckpoint(artifact).load()
     assert loaded is not None and loaded["step"] == 3 and loaded["losses"] == STATE["losses"]
     assert torch.equal(loaded["model"]["weight"], STATE["model"]["weight"])
 
 
 def test_a_training_without_a_state_starts_over(tmp_path: Path) -> None:
-    assert DiskKeeper(Artifact(tmp_path, "teacher", 1, {})).load() is None
+    assert DiskCheckpoint(Artifact(tmp_path, "teacher", 1, {})).load() is None
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "noise", "flipped number"])
@@ -41,11 +41,11 @@ def test_a_damaged_state_is_dropped(artifact: Artifact, damage: str) -> None:
     data[at] ^= 1
     half = bytes(data[: len(data) // 2])
     path.write_bytes({"empty": b"", "half": half, "noise": b"no state" * 99, "flipped number": bytes(data)}[damage])
-    assert DiskKeeper(artifact).load() is None
+    assert DiskCheckpoint(artifact).load() is None
     assert not path.exists()
 
 
 def test_saving_waits_its_time(tmp_path: Path) -> None:
     artifact = Artifact(tmp_path, "teacher", 1, {})
-    DiskKeeper(artifact).save(lambda: STATE)
+    DiskCheckpoint(artifact).save(lambda: STATE)
     assert not artifact.checkpoint_path.exists()

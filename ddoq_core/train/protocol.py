@@ -1,0 +1,58 @@
+"""How a classifier is trained, in plain values that settings, digests and trainings share. Loads no torch, no numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Labels = Literal["online", "stored", "hard"]
+WeightsIn = Literal["loss", "sampling", "none"]
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["cosine", "half-cosine", "steps"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What a training picture goes through, the same for every method.
+
+    shift_px      random shift in both directions by at most this, edges repeated
+    resized_crop  random crop of a share of the area from (smallest, largest), resized
+    flip          mirror half of the pictures
+    cutmix        one CutMix box and permutation per batch; for students only
+    Raises ValueError for a negative shift.
+    """
+
+    shift_px: int = 0
+    resized_crop: tuple[float, float] | None = None
+    flip: bool = False
+    cutmix: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shift_px < 0:
+            raise ValueError(f"shift_px must be 0 or more, got {self.shift_px}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How a classifier is trained, complete. The same for every method that is compared.
+
+    labels       the teacher's in the training step, the teacher's as stored beforehand, or the classes
+    label_top_k  of stored labels, how many logits are kept per picture; None: all
+    weights_in   "loss": multiply a picture's loss; "sampling": draw an epoch's pictures by them; "none"
+    schedule     see ddoq_core.fitting.by_epoch
+    temperature  T of the soft-label loss
+    Of a teacher only the epochs, batch size, rates and augmentation count.
+    """
+
+    labels: Labels = "online"
+    label_top_k: int | None = None
+    weights_in: WeightsIn = "loss"
+    num_epochs: int
+    batch_size: int
+    optimizer: Optimizer = "adamw"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.01
+    schedule: Schedule = "cosine"
+    temperature: float = 20.0
+    augmentation: Augmentation
