@@ -17,7 +17,7 @@ from PIL import Image
 from storage.files import sha256_of
 from storage.sources.ground_truth import class_names
 from storage.sources.listing import SPLITS, Listing, ListingBuilder, Location, RefusedImage, SourceError
-from storage.sources.pictures import PILLOW_MAX_PIXELS, Undecodable, check, decode
+from storage.sources.pictures import PILLOW_MAX_PIXELS, Unreadable, check_picture, read_picture
 
 OPEN_FILES = 64  # kept open between reads, by each process
 
@@ -31,7 +31,7 @@ class Source(ABC):
 
     @abstractmethod
     def list_images(self) -> Listing:
-        """Every image, in one order, without decoding it. Raises SourceError."""
+        """Every image, in one order, without a look into it. Raises SourceError."""
 
     @abstractmethod
     def read(self, location: Location) -> bytes:
@@ -151,15 +151,15 @@ class FileSource(Source):
 
     def open(self, location: Location) -> Image.Image:
         try:
-            return decode(self.read(location), self.max_pixels)
-        except Undecodable as error:
+            return read_picture(self.read(location), self.max_pixels)
+        except Unreadable as error:
             raise RefusedImage(location.name, str(error)) from error
 
     def hash_checked(self, location: Location) -> str:
         data = self.read(location)
         try:
-            check(data, self.max_pixels)
-        except Undecodable as error:
+            check_picture(data, self.max_pixels)
+        except Unreadable as error:
             raise RefusedImage(location.name, str(error)) from error
         return content_hash(data)
 

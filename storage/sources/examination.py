@@ -25,7 +25,7 @@ class Examined(NamedTuple):
 
 
 def examine(source: Source, listing: Listing, max_refused: float, tell: Callable[[int, int], None]) -> Examined:
-    """Read and decode every image on all cores that this process may use.
+    """Read every image, to its last pixel, on all cores that this process may use.
 
     Raises SourceError as soon as more than a share `max_refused` of all is refused. `tell` gets (done, total).
     """

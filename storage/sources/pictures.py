@@ -1,89 +1,86 @@
 """Image files as a viewer shows them: bytes in, an upright 8-bit sRGB picture on white out. Knows no files, no torch.
 
-Every function here may run in many threads at once; Pillow gives up the interpreter's lock while it decodes.
+Every function here may run in many threads at once; Pillow gives up the interpreter's lock while it reads.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # a suffix may lie about the format
 PILLOW_MAX_PIXELS = 178_956_970  # where Pillow itself refuses to open a file
-ORIENTATION = 0x0112  # EXIF tag
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # EXIF 2.32, 4.6.4 A: what undoes each orientation
 
 
-class Undecodable(ValueError):
+class Unreadable(ValueError):
     """Bytes that no viewer could show; the message is the reason."""
 
 
-def decode(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> Image.Image:
-    """The picture in RGB. Raises Undecodable.
+def read_picture(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> Image.Image:
+    """The picture in RGB; of an animation the first frame. Raises Unreadable.
 
     EXIF orientation and an ICC profile are applied (one that does not fit or is broken is ignored), CMYK is converted,
     16 bits are scaled to 8, transparency lies on white. The result carries no metadata that could be applied again.
     """
-    try:
+    with _any_error_is_unreadable():
         image = _open(data, max_pixels)
         image.load()
-        orientation = _orientation(image)
+        _turn_upright(image)
         shown = _on_white(image)
-        upright = shown.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else shown
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's plugins raise nearly anything on damaged bytes
-        raise Undecodable(str(error) or type(error).__name__) from error
-    upright.info = {}
-    return upright
+    shown.info = {}
+    return shown
 
 
-def check(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> None:
-    """Decode to the last byte, and drop the picture. Raises Undecodable as `decode` does.
+def check_picture(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> None:
+    """Read to the last byte, and drop the picture. Raises Unreadable as `read_picture` does.
 
-    A JPEG is decoded at an eighth of its size, which reads all of its data at about half the cost.
+    A JPEG is read at an eighth of its size, which looks at all of its data at about half the cost.
     """
     if not data.startswith(b"\xff\xd8"):
-        decode(data, max_pixels)
+        read_picture(data, max_pixels)
         return
-    try:
+    with _any_error_is_unreadable():
         image = _open(data, max_pixels)
         image.draft(None, (max(image.width // 8, 1), max(image.height // 8, 1)))
         image.load()
+
+
+@contextmanager
+def _any_error_is_unreadable() -> Iterator[None]:
+    """Pillow's plugins raise nearly anything on damaged bytes."""
+    try:
+        yield
     except MemoryError:
         raise
     except Exception as error:
-        raise Undecodable(str(error) or type(error).__name__) from error
+        raise Unreadable(str(error) or type(error).__name__) from error
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
-        raise Undecodable("no bytes")
+        raise Unreadable("no bytes")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise Undecodable("no image of a known format") from None
+        raise Unreadable("no image of a known format") from None
     if image.width * image.height > max_pixels:
-        raise Undecodable(f"{image.width} × {image.height} px is more than {max_pixels} pixels")
+        raise Unreadable(f"{image.width} × {image.height} px is more than {max_pixels} pixels")
     return image
 
 
-def _orientation(image: Image.Image) -> int | None:
+def _turn_upright(image: Image.Image) -> None:
+    """In place, so that an error while the rest of broken metadata is rewritten comes after the turn."""
     try:
-        return image.getexif().get(ORIENTATION)
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
     except Exception:  # broken metadata does not keep a viewer from showing the picture
-        return None
+        return
 
 
 def _on_white(image: Image.Image) -> Image.Image:

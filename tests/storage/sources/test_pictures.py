@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from storage.sources.pictures import Undecodable, check, decode
+from storage.sources.pictures import Unreadable, check_picture, read_picture
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -36,8 +36,8 @@ def png(colour_type: int, bits: int, rows: list[bytes], width: int, *chunks: tup
 
 def row_of(data: bytes) -> list[tuple[int, ...]]:
     """The first row of the picture, after a check that it is plain RGB."""
-    check(data)
-    picture = decode(data)
+    check_picture(data)
+    picture = read_picture(data)
     assert picture.mode == "RGB" and picture.info == {}
     return [tuple(int(v) for v in pixel) for pixel in np.asarray(picture)[0]]
 
@@ -113,7 +113,7 @@ def test_every_orientation_is_brought_upright(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     for kind in ("PNG", "JPEG"):
-        picture = decode(
+        picture = read_picture(
             encoded(turned, kind, exif=exif, **({"quality": 100, "subsampling": 0} if kind == "JPEG" else {}))
         )
         np.testing.assert_allclose(np.asarray(picture).astype(int), upright.astype(int), atol=8)
@@ -123,6 +123,25 @@ def test_every_orientation_is_brought_upright(orientation: int) -> None:
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_is_ignored() -> None:
     assert row_of(encoded(Image.new("RGB", (8, 8), RED), exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage"))[0] == RED
+
+
+@pytest.mark.filterwarnings("ignore:Tag data larger")
+def test_an_orientation_among_broken_exif_is_applied_once() -> None:
+    """Maker notes of cameras often point behind the end of the data."""
+    entries = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHII", 0x010F, 2, 99, 9999)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + entries + bytes(4)
+    picture = read_picture(encoded(Image.fromarray(np.array([[RED, BLUE]], np.uint8)), exif=exif))
+    assert [tuple(pixel) for pixel in np.asarray(picture)[:, 0].tolist()] == [RED, BLUE]
+    assert picture.info == {} and 0x0112 not in picture.getexif()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
+def test_pictures_of_every_mode_are_turned(mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.new("I;16", (5, 3)) if mode == "I;16" else Image.new("RGB", (5, 3), WHITE).convert(mode)
+    picture = read_picture(encoded(image, exif=exif))
+    assert picture.size == (3, 5) and picture.mode == "RGB" and picture.info == {}
 
 
 def swapped_profile() -> bytes:
@@ -155,15 +174,31 @@ def test_a_profile_that_is_broken_or_does_not_fit_is_ignored(profile: str) -> No
     assert row_of(data)[0] == RED
 
 
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_of_an_animation_the_first_frame_is_shown(kind: str) -> None:
+    first, *others = (Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, BLUE))
+    settings = {"lossless": True} if kind == "WEBP" else {}
+    assert row_of(encoded(first, kind, save_all=True, append_images=others, **settings))[0] == RED
+
+
+@pytest.mark.parametrize(
+    "data", [png(2, 8, [], 0), png(2, 8, [], 4), png(2, 8, [b""], 0), b"GIF89a" + bytes(7) + b",\0\0\0\0\0\0\0\0\0;"]
+)
+def test_a_picture_without_pixels_is_refused(data: bytes) -> None:
+    for look in (check_picture, read_picture):
+        with pytest.raises(Unreadable, match=r"\w"):
+            look(data)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_what_is_cut_off_is_refused(kind: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     for settings in ({}, {"progressive": True}) if kind == "JPEG" else ({},):
         data = encoded(Image.fromarray(pixels), kind, **settings)
-        check(data)
+        check_picture(data)
         for share in (0.3, 0.6, 0.95):
-            for look in (check, decode):
-                with pytest.raises(Undecodable):
+            for look in (check_picture, read_picture):
+                with pytest.raises(Unreadable):
                     look(data[: int(len(data) * share)])
 
 
@@ -171,18 +206,18 @@ def test_what_is_cut_off_is_refused(kind: str) -> None:
     "data", [b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", bytes(range(256)), b"%!PS-Adobe-3.0 EPSF-3.0\n"]
 )
 def test_what_is_no_image_is_refused(data: bytes) -> None:
-    for look in (check, decode):
-        with pytest.raises(Undecodable, match=r"\w"):
+    for look in (check_picture, read_picture):
+        with pytest.raises(Unreadable, match=r"\w"):
             look(data)
 
 
-def test_the_limit_is_looked_at_before_decoding() -> None:
+def test_the_limit_is_looked_at_before_reading() -> None:
     data = encoded(Image.new("1", (3000, 2000)))
-    assert decode(data, 6_000_000).size == (3000, 2000)
-    for look in (check, decode):
-        with pytest.raises(Undecodable, match="3000 × 2000 px is more than 5999999 pixels"):
+    assert read_picture(data, 6_000_000).size == (3000, 2000)
+    for look in (check_picture, read_picture):
+        with pytest.raises(Unreadable, match="3000 × 2000 px is more than 5999999 pixels"):
             look(data, 5_999_999)
-        with pytest.raises(Undecodable, match="exceeds limit"):
+        with pytest.raises(Unreadable, match="exceeds limit"):
             look(png(0, 8, [b""], 2**31 - 1))
 
 
@@ -191,12 +226,12 @@ def test_many_threads_see_the_same_picture() -> None:
     rng = np.random.default_rng(0)
     pixels = [Image.fromarray(rng.integers(0, 256, (64, 64, 3)).astype(np.uint8)) for _ in range(8)]
     files = [encoded(image, icc_profile=swapped_profile()) for image in pixels]
-    alone = [decode(data).tobytes() for data in files]
+    alone = [read_picture(data).tobytes() for data in files]
     start = threading.Barrier(8)
 
     def look(data: bytes) -> bytes:
         start.wait(timeout=30)
-        return [decode(data).tobytes() for _ in range(20)][-1]
+        return [read_picture(data).tobytes() for _ in range(20)][-1]
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(look, files)) == alone
