@@ -22,39 +22,47 @@ from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 
+from flows.workers import num_workers
+
 LOG_LEVEL = logging.CRITICAL  # a task's error reaches the run; what is left are farewells of processes that end
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LOOPBACK = "127.0.0.1"
 ONE_GPU = {"GPU": 1}
 WAIT_SECONDS = 60  # for the first worker of another scheduler
+SETTINGS = {  # of a local cluster
+    "distributed.worker.daemon": False,  # tasks may start processes of their own
+    # A terminal sends Ctrl-C to every process: the workers leave it to the run, which ends them.
+    "distributed.worker.preload": ["import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"],
+    "distributed.scheduler.allowed-failures": 3,  # a worker may die; a task that kills them ends the run
+    "distributed.admin.low-level-log-length": 0,
+    "distributed.worker.profile.enabled": False,  # it stops the worker's Python a hundred times a second
+    "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREAD_VARIABLES, "1"),
+}
+
+
+class Runner(DaskTaskRunner):
+    """Dask as we use it. It is set up with the first task that is submitted: an import changes nothing."""
+
+    @property
+    def client(self) -> Any:
+        if self._client is None:
+            logging.getLogger("distributed").setLevel(LOG_LEVEL)
+        return super().client
 
 
 def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskRunner[Any]:
     """A runner on an existing scheduler, or on a local cluster of single-threaded worker processes."""
-    cluster = cluster or os.environ.get("DDOQ_CLUSTER")
-    workers = workers or int(os.environ.get("DDOQ_WORKERS", 0)) or len(os.sched_getaffinity(0))
-    logging.getLogger("distributed").setLevel(LOG_LEVEL)
-    if cluster:
-        return DaskTaskRunner(address=cluster)
-    dask.config.set(
-        {
-            "distributed.worker.daemon": False,  # tasks may start processes of their own
-            # A terminal sends Ctrl-C to every process: the workers leave it to the run, which ends them.
-            "distributed.worker.preload": ["import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"],
-            "distributed.scheduler.allowed-failures": 3,  # a worker may die; a task that kills them ends the run
-            "distributed.admin.low-level-log-length": 0,
-            "distributed.worker.profile.enabled": False,  # it stops the worker's Python a hundred times a second
-            "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREAD_VARIABLES, "1"),
-        }
-    )
-    return DaskTaskRunner(cluster_class=local_cluster, cluster_kwargs={"workers": workers})
+    if address := cluster or os.environ.get("DDOQ_CLUSTER"):
+        return Runner(address=address)
+    return Runner(cluster_class=local_cluster, cluster_kwargs={"workers": workers})
 
 
-def local_cluster(workers: int) -> SpecCluster:
+def local_cluster(workers: int | None = None) -> SpecCluster:
     """A cluster on this machine, on loopback, with as many worker processes, but at least one per GPU."""
+    dask.config.set(SETTINGS)
     scheduler = {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
     return SpecCluster(
-        workers=worker_specs(gpu_names(), workers),
+        workers=worker_specs(gpu_names(), workers or num_workers()),
         scheduler={"cls": Scheduler, "options": scheduler},
         silence_logs=LOG_LEVEL,
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import pyarrow as pa
 
+from storage.cores import num_cores
 from storage.sources.base import Source
 from storage.sources.listing import REFUSED, Listing, Location, RefusedImage, SourceError, TableBuilder, locations
 
@@ -41,11 +41,6 @@ def examine(source: Source, listing: Listing, max_refused: float, tell: Callable
             tell(start + len(batch), len(images))
     column = pa.chunked_array(hashes)
     return Examined(images.filter(column.is_valid()), column.drop_null(), refused)
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _examine_one(source: Source, location: Location) -> str | RefusedImage:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.artifact import Artifact
+from storage.cores import num_cores
 from storage.files import canonical_json, sha256_of
 from storage.index import Index
 from storage.sources import Location, RefusedImage, Source, SourceError
-from storage.sources.examination import num_cores
 from tasks.inputs.sources import open_data
 from tasks.recipe.settings import DataConfig, ImageConfig
 

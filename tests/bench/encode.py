@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import tempfile
@@ -31,6 +30,7 @@ from rich.table import Table
 
 from flows.catalogue import load_recipe
 from flows.server import prefect_server
+from storage.cores import num_cores
 from tasks.recipe.settings import Recipe
 from tests.bench.d4m_encode import in_a_process_of_its_own, save_small_autoencoder
 from tests.bench.latents import IMAGENETTE, SHARED, members
@@ -38,7 +38,7 @@ from tests.bench.latents import IMAGENETTE, SHARED, members
 SIZE_PX = 128
 PER_CLASS = 200
 ROUNDS = 3
-WORKERS = len(os.sched_getaffinity(0))
+WORKERS = num_cores()
 TAEF2 = SHARED / "weights/taef2"
 console = Console(width=120)
 

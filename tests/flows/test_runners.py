@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,9 @@ from dask.distributed import Client, LocalCluster
 from prefect.context import FlowRunContext
 
 from flows.runners import ONE_GPU, dask_runner, gpu_names, local_cluster, on_gpu, worker_specs
+from flows.workers import num_workers
+from storage.cores import num_cores
+from storage.errors import UsageError
 
 
 def seen(specs: dict[str, dict[str, Any]]) -> dict[str, tuple[str | None, bool]]:
@@ -78,7 +83,6 @@ def worker_environment(hold: float = 0.1) -> tuple[str, str]:
 
 def test_tasks_for_a_gpu_run_where_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
-    dask_runner()  # which sets what Dask's processes get
     with local_cluster(3) as cluster, Client(cluster, set_as_default=False) as client:
         told = client.scheduler_info(n_workers=-1)["workers"].values()
         assert {w["name"]: w["resources"] for w in told} == {"gpu-6": {"GPU": 1}, "gpu-7": {"GPU": 1}, "cpu-0": {}}
@@ -117,3 +121,40 @@ def worker_pid() -> int:
     """The process this runs in, held long enough that others take part."""
     worker_environment()
     return os.getpid()
+
+
+PURE_IMPORT = """
+import logging, os
+if hasattr(os, "sched_getaffinity"):
+    del os.sched_getaffinity
+import dask, distributed, prefect_dask
+before, level = repr(dask.config.config), logging.getLogger("distributed").level
+import flows.compare, flows.distill
+assert repr(dask.config.config) == before
+assert logging.getLogger("distributed").level == level
+"""
+
+
+def test_an_import_sets_nothing_up_and_asks_for_nothing() -> None:
+    with_nonsense = {**os.environ, "DDOQ_WORKERS": "abc"}
+    done = subprocess.run([sys.executable, "-c", PURE_IMPORT], env=with_nonsense, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("given", "environment", "number"), [("3", "2", 3), (None, "2", 2), (None, "", num_cores())])
+def test_number_of_workers(given: str | None, environment: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDOQ_WORKERS", environment)
+    assert num_workers(given) == number
+
+
+@pytest.mark.parametrize("text", ["abc", "0", "-1", "2.5", "", " "])
+def test_no_number_of_workers(text: str) -> None:
+    with pytest.raises(UsageError, match=f"--workers={text!r}"):
+        num_workers(text)
+
+
+def test_a_deployment_starts_as_many_workers_as_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDOQ_WORKERS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with local_cluster() as cluster:
+        assert len(cluster.worker_spec) == 1
