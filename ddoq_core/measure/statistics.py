@@ -35,8 +35,11 @@ class Difference(NamedTuple):
 def interval_of(values: ArrayLike) -> Interval:
     """Student's t-interval of the mean of values (n,), n ≥ 2; it says nothing of a spread that they do not show."""
     x = _values(values)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
-    return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half)
+    mean, error = float(x.mean()), stats.sem(x)
+    if error == 0:  # scipy gives NaN
+        return Interval(mean, mean, mean)
+    low, high = stats.t.interval(LEVEL, len(x) - 1, mean, error)
+    return Interval(mean, float(low), float(high))
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
@@ -50,9 +53,13 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
 
 def holm(p: Sequence[float]) -> list[float]:
     """p-values (m,) of m questions asked together, so corrected that with all of them true nulls one is below 0.05 at
-    most one time in twenty (Holm 1979)."""
+    most one time in twenty: p̃_(j) = max_{i ≤ j} min((m − i + 1)·p_(i), 1).
+
+    Source: Holm, Scand. J. Statist. 6 (1979). Unlike scipy's false_discovery_control it bounds the chance of any
+    false find.
+    """
     order = np.argsort(p)
-    steps = np.asarray(p, dtype=np.float64)[order] * (len(p) - np.arange(len(p)))
+    steps = np.asarray(p, dtype=np.float64)[order] * (len(p) - np.arange(len(p)))  # (m − i + 1)·p_(i)
     found = np.empty(len(p))
     found[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return [float(x) for x in found]

@@ -1,12 +1,10 @@
-"""How well weighted points stand for a class: distortion, Wasserstein distance, expectation gap, dimension.
+"""How well weighted points stand for a class: distortion, Wasserstein distance, dimension.
 
 Owns the measured side of the paper's theory (arXiv 2501.07681). Knows arrays only. POT is imported where
 it is used: it loads torch.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,22 +46,6 @@ def w2(z: ArrayLike, points: ArrayLike, weights: ArrayLike | None = None) -> flo
 def squared_distances(z: ArrayLike, points: ArrayLike) -> NDArray[np.float64]:
     """|z_i − x_k|², (n, K) float64."""
     return partition.squared_distances(*_centred(z, points))
-
-
-def expectation_gap(
-    f: Callable[[NDArray[np.float32]], NDArray[np.floating]],
-    z: ArrayLike,
-    points: ArrayLike,
-    weights: ArrayLike,
-) -> float:
-    """|E f(real) − E f(distilled)|, Euclidean over f's outputs; ≤ L·W2 for an L-Lipschitz f (Theorem 1).
-
-    f maps (m, d) to (m,) or (m, p); the class z (n, d) counts equally, the points (K, d) by `weights` (K,).
-    """
-    real = np.asarray(f(np.asarray(z, np.float32)), np.float64).mean(axis=0)
-    p = np.asarray(weights, np.float64)
-    distilled = np.tensordot(p / p.sum(), np.asarray(f(np.asarray(points, np.float32)), np.float64), axes=1)
-    return float(np.linalg.norm(real - distilled))
 
 
 def effective_dimension(num_points: ArrayLike, distances: ArrayLike) -> float:

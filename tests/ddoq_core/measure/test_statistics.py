@@ -16,6 +16,14 @@ def test_the_interval_is_students() -> None:
     assert found.half == pytest.approx(half)
 
 
+@pytest.mark.parametrize("n", [2, 5, 40])
+def test_the_interval_is_the_one_written_by_hand(n: int) -> None:
+    x = np.random.default_rng(n).normal(50, 3, n)
+    half = stats.t.ppf(0.975, n - 1) * x.std(ddof=1) / np.sqrt(n)
+    assert interval_of(x) == pytest.approx((x.mean(), x.mean() - half, x.mean() + half), abs=1e-12)
+    assert interval_of(np.full(n, 7.0)) == (7, 7, 7)
+
+
 def test_it_holds_the_mean_as_often_as_it_says() -> None:
     draws = np.random.default_rng(0).normal(7, 2, (4000, 5))
     held = [low <= 7 <= high for _, low, high in map(interval_of, draws)]
