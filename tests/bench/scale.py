@@ -63,6 +63,7 @@ def through_the_stage(root: Path, num_classes: int, num_points: int, console: Co
 def _write_ancestors(root: Path, recipe: Any, num_classes: int) -> Artifact:
     """A finished shard and autoencoder artifact, and the encode artifact that is to be filled."""
     from tasks import autoencoder, encode, shard
+    from tasks.inputs.stores import INDEX
 
     names = [f"n{c:08d}" for c in range(num_classes)]
     listing = ListingBuilder()
@@ -72,19 +73,16 @@ def _write_ancestors(root: Path, recipe: Any, num_classes: int) -> Artifact:
     images = listing.finish().images
     index = Index.build(images, pa.chunked_array([[f"{k:032x}" for k in range(len(images))]]), names)
     source = shard.shard_artifact(root.absolute(), recipe.data)
-    folder = source.path / shard.UNIT
+    folder = source.path / INDEX
     folder.mkdir(parents=True)
     index.write(folder)
-    source.commit(shard.UNIT, [folder], inputs="", clock=Clock())
-    source.finish([shard.UNIT])
+    source.commit(INDEX, [folder], inputs="", clock=Clock())
+    source.finish([INDEX])
     source = source.known_as(index.identity)
-    size = recipe.images.model_dump()
-    settings = {"autoencoder": recipe.autoencoder.model_dump(), "images": size}
-    model = Artifact(root.absolute(), "autoencoder", autoencoder.VERSION, settings, {"shard": source})
+    model = autoencoder.plan(recipe, source).artifact
     with model.writing("model", Clock()) as folder:
         (folder / "weights.json").write_text("{}")
-    parents = {"shard": source, "autoencoder": model}
-    return Artifact(root.absolute(), "encode", encode.VERSION, {"images": size}, parents)
+    return encode.plan(recipe, source, model).artifact
 
 
 def _write_latents(artifact: Artifact, num_classes: int, console: Console) -> None:

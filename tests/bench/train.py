@@ -31,8 +31,7 @@ from ddoq_core.train.protocol import Augmentation, Protocol
 from ddoq_core.train.stored_labels import StoredLabels, soft_label_loss
 from ddoq_core.train.students import DistilledBatches, ask, label_epoch, optimizer_of, train_student
 from storage.artifact import Artifact
-from storage.zarr_store import ClassStore
-from tasks import label
+from tasks.inputs.stores import epoch_reader, label_blocks, labels_of
 
 CROP_FLIP_CUTMIX = Augmentation(resized_crop=(0.08, 1.0), flip=True, cutmix=True)
 NUM_CLASSES = 10
@@ -106,15 +105,15 @@ class Race:
     def store_labels(self, artifact: Artifact, device: torch.device) -> Artifact:
         """Labels of every epoch on disk, as the stage label leaves them."""
         batches = DistilledBatches(self.images, self.weights, self.case.protocol, 0, device)
-        for block in label.blocks_of(self.case.num_epochs, len(self.images), NUM_CLASSES):
+        for unit, block in label_blocks(self.case.num_epochs, len(self.images), NUM_CLASSES).items():
             epochs = [label_epoch(self.teacher, batches, epoch) for epoch in block]
             arrays = {name: np.stack([epoch[name] for epoch in epochs]) for name in epochs[0]}
-            ClassStore(artifact.path / label.STORE).write_class(label.block_name(block), arrays)
+            labels_of(artifact).write_class(unit, arrays)
         return artifact
 
     def loop(self, labels: str) -> float:
         """Images per second of a student's training."""
-        read_epoch = label.epoch_reader(self.stored, len(self.images), NUM_CLASSES)
+        read_epoch = epoch_reader(self.stored, len(self.images), NUM_CLASSES)
         stored = StoredLabels(read_epoch, len(self.images), self.case.batch_size, NUM_CLASSES)
         teacher = {"hard": None, "stored": stored, "online": self.teacher}[labels]
         data, model = (self.images, self.labels, self.weights), self.build(0)

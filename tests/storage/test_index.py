@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 from storage.index import Index
 from storage.sources import DigitsSource, FolderSource, class_order, examine
 from storage.sources.listing import clean_class_name
+from tasks.inputs.stores import indexed
 from tasks.recipe.settings import DataConfig
-from tasks.shard import indexed, shard_artifact, split_listing
 from tasks.shard import shard as shard_task
+from tasks.shard import shard_artifact, split_listing
 from tests.places import REPOSITORY
 from tests.storage.sources.test_sources import make_folder, make_image
 

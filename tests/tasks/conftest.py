@@ -13,10 +13,8 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.index import Index
 from storage.sources.listing import ListingBuilder, Location
-from tasks.cluster import prototypes_of
-from tasks.decode import images_of
 from tasks.inputs.models import MODEL
-from tasks.shard import UNIT
+from tasks.inputs.stores import INDEX, images_of, prototypes_of
 
 CLASSES, IPC, SIZE_PX = ("n01440764", "n02102040"), 5, 8
 
@@ -55,6 +53,6 @@ def _shard(root: Path) -> Artifact:
     hashes = [f"{k:032x}" for k in range(len(CLASSES) * IPC)]
     index = Index.build(builder.finish().images, pa.chunked_array([hashes]), CLASSES)
     shard = Artifact(root, "shard", 1, {"source": "folder", "path": "/home/somebody/photos"})
-    with shard.writing(UNIT, Clock()) as folder:
+    with shard.writing(INDEX, Clock()) as folder:
         index.write(folder)
     return shard.known_as(index.identity)

@@ -15,7 +15,7 @@ from PIL import Image
 from storage.artifact import Artifact
 from storage.index import Index
 from tasks import autoencoder, cluster, decode, encode, prior, shard
-from tasks.inputs import stores
+from tasks.inputs.stores import distilled_set, images_of, indexed
 from tasks.recipe.settings import (
     AutoencoderConfig,
     AutoencoderTraining,
@@ -52,7 +52,7 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> Parents:
     data = DataConfig(source="digits")
     listed = shard.shard_artifact(root, data)
     shard.shard.fn(listed, data)
-    known, index = shard.indexed(listed)
+    known, index = indexed(listed)
     small = AutoencoderConfig(train=AutoencoderTraining(channels=(8, 8), num_steps=30), precision="float32")
     model = Artifact(root, "autoencoder", 1, {}, {"shard": known})
     autoencoder.autoencoder.fn(model, small, IMAGES)
@@ -79,7 +79,7 @@ def run(
 
 
 def arrays(artifact: Artifact, names: Any = NAMES) -> dict[str, dict[str, np.ndarray]]:
-    return {name: decode.images_of(artifact).read_class(name) for name in names}
+    return {name: images_of(artifact).read_class(name) for name in names}
 
 
 def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -193,7 +193,7 @@ def test_pictures_of_another_training_size(whole: Artifact, parents: Parents) ->
     for name, part in arrays(artifact).items():
         expected = [Image.fromarray(x).resize((5, 5), Image.Resampling.LANCZOS) for x in arrays(whole)[name]["images"]]
         np.testing.assert_array_equal(part["images"], np.stack(expected))
-    attributes = dict(zarr.open_group(decode.images_of(artifact).path / "0").attrs)
+    attributes = dict(zarr.open_group(images_of(artifact).path / "0").attrs)
     assert attributes == {
         "method": "diffusion",
         "seed": 0,
@@ -209,9 +209,9 @@ def test_several_draws_share_their_centroids_weight(whole: Artifact, parents: Pa
         assert part["centroid"].tolist() == [0, 1, 2, 0, 1, 2]
         assert part["seed"][:NUM_POINTS].tolist() == single[name]["seed"].tolist(), "the first draw stays the first"
         assert (part["images"][:NUM_POINTS] != part["images"][NUM_POINTS:]).any()
-    x, labels, w = stores.distilled_set(artifact, parents.index, "mass")
-    _, _, once = stores.distilled_set(whole, parents.index, "mass")
-    assert len(x) == len(labels) == len(w) == 2 * NUM_POINTS * len(NAMES)
+    drawn, once = distilled_set(artifact, "mass"), distilled_set(whole, "mass").weights
+    w, labels = drawn.weights, drawn.labels
+    assert len(drawn.images) == len(labels) == len(w) == 2 * NUM_POINTS * len(NAMES)
     per_class = w.reshape(len(NAMES), 2, NUM_POINTS)
     np.testing.assert_array_equal(per_class[:, 0], once.reshape(len(NAMES), NUM_POINTS))
     np.testing.assert_array_equal(per_class[:, 0], per_class[:, 1])

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from ddoq_core.train.networks import load_classifier
 from ddoq_core.train.teachers import predict
 from storage.artifact import Artifact, NotDone
-from tasks.export.card import Distilled, collect
 from tasks.export.formats import WRITERS, export
+from tasks.export.handout import Handout, collect
 from tests.tasks.conftest import CLASSES, IPC
 
 
 @pytest.fixture
-def distilled(parents: dict[str, Artifact]) -> Distilled:
-    return collect(parents["decode"].path, "mass", parents["teacher"].path)
+def distilled(parents: dict[str, Artifact]) -> Handout:
+    return collect(parents["decode"], "mass", parents["teacher"])
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def pixels(image: Any) -> NDArray[np.uint8]:
     return np.asarray(image.convert("RGB"))
 
 
-def test_a_set_is_collected_with_weights_and_plain_logits(parents: dict[str, Artifact], distilled: Distilled) -> None:
+def test_a_set_is_collected_with_weights_and_plain_logits(parents: dict[str, Artifact], distilled: Handout) -> None:
     assert distilled.classes == CLASSES
     np.testing.assert_allclose(distilled.weights, [k / 3 for k in range(1, 6)] * 2)
     assert distilled.labels.tolist() == [0] * IPC + [1] * IPC and distilled.centroids.tolist() == [*range(IPC)] * 2
@@ -48,12 +48,12 @@ def test_a_set_is_collected_with_weights_and_plain_logits(parents: dict[str, Art
 def test_folders_sort_as_labels_do() -> None:
     names = tuple(f"n{k}" for k in range(1000, 0, -1))
     nothing = np.zeros(0)
-    many = Distilled(nothing, nothing, nothing, nothing, names, None)  # type: ignore[arg-type]
+    many = Handout(nothing, nothing, nothing, nothing, names)  # type: ignore[arg-type]
     folders = [many.folder_of(label) for label in range(1000)]
     assert sorted(folders) == folders and folders[7] == "007-n993"
 
 
-def test_an_image_folder_is_read_by_torchvision_and_datasets(distilled: Distilled, tmp_path: Path) -> None:
+def test_an_image_folder_is_read_by_torchvision_and_datasets(distilled: Handout, tmp_path: Path) -> None:
     from datasets import load_dataset
     from torchvision.datasets import ImageFolder
 
@@ -69,7 +69,7 @@ def test_an_image_folder_is_read_by_torchvision_and_datasets(distilled: Distille
     np.testing.assert_array_equal(np.load(tmp_path / "out/soft_labels.npy"), distilled.logits)
 
 
-def test_a_hub_folder_is_read_by_datasets(distilled: Distilled, tmp_path: Path) -> None:
+def test_a_hub_folder_is_read_by_datasets(distilled: Handout, tmp_path: Path) -> None:
     from datasets import load_dataset
 
     export(distilled, "huggingface", tmp_path / "out")
@@ -82,10 +82,10 @@ def test_a_hub_folder_is_read_by_datasets(distilled: Distilled, tmp_path: Path) 
         np.testing.assert_allclose(row["logits"], distilled.logits[k], rtol=1e-6)
 
 
-def test_a_tar_is_read_by_webdataset(distilled: Distilled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tar_is_read_by_webdataset(distilled: Handout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import webdataset
 
-    monkeypatch.setattr("tasks.export.formats.IMAGES_PER_TAR", 7)
+    monkeypatch.setattr("tasks.export.webdataset.IMAGES_PER_TAR", 7)
     export(distilled, "webdataset", tmp_path / "out")
     tars = [str(path) for path in sorted((tmp_path / "out").glob("*.tar"))]
     assert len(tars) == 2
@@ -97,7 +97,7 @@ def test_a_tar_is_read_by_webdataset(distilled: Distilled, tmp_path: Path, monke
         np.testing.assert_array_equal(sample["logits.npy"], distilled.logits[k])
 
 
-def test_tensors_are_read_by_torch(distilled: Distilled, tmp_path: Path) -> None:
+def test_tensors_are_read_by_torch(distilled: Handout, tmp_path: Path) -> None:
     export(distilled, "torch", tmp_path / "out")
     found = torch.load(tmp_path / "out/distilled.pt", weights_only=True)
     np.testing.assert_array_equal(found["images"].permute(0, 2, 3, 1), distilled.images)
@@ -106,7 +106,7 @@ def test_tensors_are_read_by_torch(distilled: Distilled, tmp_path: Path) -> None
     torch.testing.assert_close(found["weights"].double(), torch.from_numpy(distilled.weights), rtol=1e-6, atol=0)
 
 
-def test_dd_ranking_gets_tensors_class_after_class(distilled: Distilled, tmp_path: Path) -> None:
+def test_dd_ranking_gets_tensors_class_after_class(distilled: Handout, tmp_path: Path) -> None:
     export(distilled, "dd-ranking", tmp_path / "out")
     images, labels = (torch.load(tmp_path / "out" / name, weights_only=True) for name in ("images.pt", "labels.pt"))
     np.testing.assert_allclose(images.permute(0, 2, 3, 1) * 255, distilled.images, atol=1e-4)
@@ -118,7 +118,7 @@ def test_dd_ranking_gets_tensors_class_after_class(distilled: Distilled, tmp_pat
 def test_every_form_has_a_card_and_lives_without_soft_labels(
     form: str, parents: dict[str, Artifact], tmp_path: Path
 ) -> None:
-    plain = collect(parents["decode"].path, "sqrt", None)
+    plain = collect(parents["decode"], "sqrt", None)
     assert plain.logits is None
     export(plain, form, tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text()
@@ -133,7 +133,7 @@ def test_every_form_has_a_card_and_lives_without_soft_labels(
     assert "10 synthetic pictures of 2 classes, 8 px" in card
 
 
-def test_what_is_there_is_not_overwritten(distilled: Distilled, tmp_path: Path) -> None:
+def test_what_is_there_is_not_overwritten(distilled: Handout, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     export(distilled, "torch", tmp_path / "out")
     with pytest.raises(ValueError, match="is not an empty folder"):
@@ -144,12 +144,12 @@ def test_what_is_there_is_not_overwritten(distilled: Distilled, tmp_path: Path) 
 
 
 def test_an_export_that_fails_leaves_nothing(
-    distilled: Distilled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    distilled: Handout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> bytes:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("tasks.export.formats._png", full)
+    monkeypatch.setattr(Handout, "png_of", full)
     with pytest.raises(OSError, match="no space left"):
         export(distilled, "imagefolder", tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))
@@ -157,7 +157,7 @@ def test_an_export_that_fails_leaves_nothing(
 
 def test_only_finished_pictures_are_exported(parents: dict[str, Artifact]) -> None:
     with pytest.raises(NotDone, match="is no finished artifact of the stage decode"):
-        collect(parents["teacher"].path, "sqrt", None)
+        collect(parents["teacher"], "sqrt", None)
     (parents["decode"].path / "record.json").unlink()
     with pytest.raises(NotDone, match="is no finished artifact of the stage decode"):
-        collect(parents["decode"].path, "sqrt", None)
+        collect(parents["decode"], "sqrt", None)

@@ -21,8 +21,9 @@ from storage.sources import FolderSource, Source, SourceError, TarSource, WebDat
 from storage.sources.listing import locations
 from storage.sources.places import named_files
 from tasks.inputs.real import source_of
+from tasks.inputs.stores import indexed
 from tasks.recipe.settings import DataConfig, Recipe
-from tasks.shard import check_source, indexed, shard_artifact
+from tasks.shard import check_source, shard_artifact
 from tasks.shard import shard as shard_task
 from tests.places import SHARED
 from tests.storage.sources.test_sources import TINY, listed, make_image

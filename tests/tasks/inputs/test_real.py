@@ -15,6 +15,7 @@ from storage.index import Index
 from storage.sources import FolderSource, Location, SourceError
 from tasks import shard
 from tasks.inputs import real
+from tasks.inputs.stores import indexed
 from tasks.recipe.settings import DataConfig, ImageConfig
 
 IMAGES = ImageConfig(size_px=4)
@@ -35,7 +36,7 @@ def data(tmp_path: Path) -> tuple[Artifact, Index]:
     config = DataConfig(source="folder", path=str(tmp_path / "images"))
     artifact = shard.shard_artifact(tmp_path / "runs", config)
     shard.shard.fn(artifact, config)
-    return shard.indexed(artifact)
+    return indexed(artifact)
 
 
 def test_batches_come_in_their_order(data: tuple[Artifact, Index]) -> None:

@@ -45,12 +45,12 @@ def test_a_cell_is_a_method_of_the_recipe() -> None:
     matrix = Matrix(ipc=(7,), seeds=(3, 4), weights=("sqrt", 0.25), weights_in=("sampling",))
     recipe = matrix.recipe(load_recipe("digits"), 7)
     assert (recipe.ipc, recipe.seeds) == (7, (3, 4))
-    cluster, decode, weights = recipe.settings_of("balanced-0.25-by-sampling-autoencoder")
+    cluster, decode, weights, _ = recipe.settings_of("balanced-0.25-by-sampling-autoencoder")
     assert (cluster.method, decode.method, weights) == ("balanced", "autoencoder", 0.25)
     assert recipe.methods["balanced-0.25-by-sampling-autoencoder"].weights_in == "sampling"
-    cluster, decode, weights = recipe.settings_of("random-sqrt-by-sampling")
+    cluster, decode, weights, _ = recipe.settings_of("random-sqrt-by-sampling")
     assert (cluster.method, decode.method, weights) == ("random", "medoid", "sqrt")
-    cluster, decode, weights = recipe.settings_of("stream-d4m-uniform-diffusion")
+    cluster, decode, weights, _ = recipe.settings_of("stream-d4m-uniform-diffusion")
     assert (cluster.method, decode.method, weights) == ("stream-d4m", "diffusion", "uniform")
     assert decode.strength == load_recipe("digits").decode.strength
 
