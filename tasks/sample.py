@@ -43,7 +43,7 @@ def draw_samples(scores: Mapping[str, Artifact], recipe: Recipe, num_classes: in
     _, index = indexed(student.parents["shard"])
     labels = np.repeat(np.arange(len(index.classes[:num_classes])), PER_CLASS)
     pictures = _draw(student.parents["decode"], index, labels, recipe)
-    from ddoq_core.train.teachers import predict
+    from ddoq_core.train.accuracy import predict
 
     recognised = predict(load_classifier(labeller), pictures).argmax(1) == labels
     by_class = pictures.reshape(-1, PER_CLASS, *pictures.shape[1:])
@@ -56,7 +56,7 @@ def _draw(decoded: Artifact, index: Index, labels: NDArray[np.int64], recipe: Re
 
     from ddoq_core.decode.decoder import Decoder
     from ddoq_core.decode.memory import batch_size
-    from ddoq_core.decode.prior import unit_seeds
+    from ddoq_core.decode.noise import unit_seeds
     from ddoq_core.devices import best_device
 
     config = recipe.decode

@@ -189,18 +189,3 @@ def reconstruction_psnr(model: Autoencoder, images: NDArray[np.uint8]) -> float:
     again = pictures_of(model, torch.from_numpy(encode(model, images, dtype=np.float32)))
     mse = np.square(again.astype(np.float64) - images).mean()
     return float(10 * np.log10(255**2 / max(mse, 1e-12)))
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """The floating-point type that the device multiplies fastest: bfloat16 where it can, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
-
-
-def latent_error(model: Autoencoder, exact: Autoencoder, images: NDArray[np.uint8]) -> float:
-    """‖z − z_exact‖ / ‖z_exact‖ over the latents of images (n, S, S, 3), infinite where z is not finite."""
-    z, expected = (encode(m, images, dtype=np.float32) for m in (model, exact))
-    error = float(np.linalg.norm(z - expected) / np.linalg.norm(expected))
-    return error if np.isfinite(error) else float("inf")

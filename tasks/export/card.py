@@ -133,8 +133,8 @@ def _mean_w2(folder: Path) -> float:
 
 
 def _logits(teacher: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    from ddoq_core.train.accuracy import predict
     from ddoq_core.train.networks import load_classifier
-    from ddoq_core.train.teachers import predict
 
     _record(teacher, "teacher")
     return predict(load_classifier(teacher / MODEL), images)
