@@ -15,9 +15,10 @@ D4M_FIRST_STEP = 701  # of Stable Diffusion's 1000, at strength 0.7 and 50 steps
 
 def matched_timestep(scheduler: SchedulerMixin) -> int:
     """The timestep whose signal-to-noise ratio is Stable Diffusion's where D4M starts, ᾱ = 0.082; 495 for a DiT."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    aim = (1 - betas).cumprod(0)[D4M_FIRST_STEP]
-    return int((torch.logit(scheduler.alphas_cumprod) - torch.logit(aim)).abs().argmin())
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2  # β_t of Stable Diffusion, linear in √β
+    alpha_bar = (1 - betas).cumprod(0)[D4M_FIRST_STEP]  # ᾱ_t = Π (1 − β_s)
+    log_snr = torch.logit(scheduler.alphas_cumprod)  # log ᾱ_t/(1 − ᾱ_t), of each of this schedule's t
+    return int((log_snr - torch.logit(alpha_bar)).abs().argmin())
 
 
 def unit_seeds(num: int, seed: int, *unit: Any) -> list[int]:

@@ -42,14 +42,14 @@ def pack_epoch(batches: list[Batch], *, top_k: int | None, temperature: float) -
 
 
 def _prune(logits: torch.Tensor, k: int, temperature: float) -> dict[str, torch.Tensor]:
-    ranked = logits.sort(dim=1, descending=True)
-    others = ranked.values[:, k:] / temperature
-    rest = temperature * (others.logsumexp(1) - math.log(max(others.shape[1], 1)))
+    ranked = logits.sort(dim=1, descending=True)  # (n, C)
+    others = ranked.values[:, k:] / temperature  # (n, C − k)
+    rest = temperature * (others.logsumexp(1) - math.log(max(others.shape[1], 1)))  # (n,), T·log mean exp(t/T)
     return {"values": ranked.values[:, :k].half(), "classes": ranked.indices[:, :k], "rest": rest.half()}
 
 
 def _unprune(packed: Mapping[str, torch.Tensor], num_classes: int) -> torch.Tensor:
-    rest = packed["rest"].float()[:, None].expand(-1, num_classes)
+    rest = packed["rest"].float()[:, None].expand(-1, num_classes)  # (B, C)
     return rest.scatter(1, packed["classes"].long(), packed["values"].float())
 
 
