@@ -58,7 +58,7 @@ def fit(
     """
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule, **(extra or {})}
     saved = checkpoint.load()
-    first, losses = 0, [0.0] * 20
+    first, losses = 0, [0.0] * 20  # sums over twentieths, which a saved state holds whatever the number of steps
     if saved is not None:
         first, losses = saved["step"], saved["losses"]
         for name, part in parts.items():
@@ -76,7 +76,7 @@ def fit(
             optimizer.step()
             schedule.step()
             after_step()
-            losses[step * 20 // num_steps] += amount
+            losses[step * 20 // num_steps] += amount  # step by step, so that a cut training adds in the same order
             checkpoint.report(step + 1, num_steps, f"loss {amount:.4f}")
             checkpoint.save(partial(_state, step + 1, losses, parts))
     return [total / count for k, total in enumerate(losses) if (count := _steps_of(k, num_steps))]
@@ -94,6 +94,7 @@ def one_cycle(optimizer: torch.optim.Optimizer, peak: float, num_steps: int) -> 
     )
 
 
+# η_e/η_0 of epoch e of E
 RATES: dict[str, Callable[[int, int], float]] = {
     "cosine": lambda epoch, num_epochs: (1 + math.cos(math.pi * epoch / num_epochs)) / 2,
     "half-cosine": lambda epoch, num_epochs: (1 + math.cos(math.pi * epoch / num_epochs / 2)) / 2,

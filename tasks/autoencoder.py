@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 VERSION = 3
 PROBE_IMAGES = 16
-MAX_LATENT_ERROR = 0.02  # relative, over which a fast floating-point type is not taken unasked
 
 
 def plan(recipe: Recipe, shard: Artifact) -> Work:
@@ -85,14 +84,9 @@ def _note_weights(artifact: Artifact, config: AutoencoderConfig, images: ImageCo
 
 def _precision(model: Autoencoder, config: AutoencoderConfig, real: NDArray[np.uint8]) -> dict[str, Any]:
     """The floating-point type to encode in, and its relative error on real images (n, S, S, 3)."""
-    import torch
+    from ddoq_core.encode.precision import choose_dtype
 
-    from ddoq_core.encode.autoencoder import fast_dtype, latent_error
-
-    dtype = fast_dtype(model.device) if config.precision == "auto" else getattr(torch, config.precision)
-    error = 0.0 if dtype == torch.float32 else latent_error(model.at_precision(dtype), model, real)
-    if config.precision == "auto" and error > MAX_LATENT_ERROR:
-        dtype, error = torch.float32, 0.0
+    dtype, error = choose_dtype(model, config.precision, real)
     if not math.isfinite(error):
         raise WeightsError(f"autoencoder.precision={config.precision} gives latents that are not finite: set float32")
     return {"precision": str(dtype).removeprefix("torch."), "latent_error": round(error, 5)}

@@ -172,7 +172,7 @@ class Decoded:
 
     def _seeds(self, name: str) -> list[int]:
         """Seeds (n,) of a class: the first draw of each centroid, then the second of each, and so on."""
-        from ddoq_core.decode.prior import unit_seeds
+        from ddoq_core.decode.noise import unit_seeds
 
         later = [("draw", draw) for draw in range(1, self.num_draws)]
         return [seed for more in [(), *later] for seed in unit_seeds(self.num_points, self.seed, name, *more)]

@@ -34,7 +34,7 @@ def evaluate(artifact: Artifact, images: ImageConfig) -> State | str:
     """Accuracy of a student's last epoch on the held-out real images."""
     if artifact.is_done():
         return cached(artifact)
-    from ddoq_core.train import teachers
+    from ddoq_core.train.accuracy import accuracy
     from ddoq_core.train.networks import load_classifier as load
 
     clock = Clock()
@@ -43,7 +43,7 @@ def evaluate(artifact: Artifact, images: ImageConfig) -> State | str:
         student = load(artifact.parents["train"].path / MODEL)
     with clock("compute"):
         logits, truth = classify_split(student, shard, index, "val", images)
-        found = teachers.accuracy(logits, truth)
+        found = accuracy(logits, truth)
     with artifact.writing(METRICS, clock, {**asdict(found), "images": len(truth)}) as folder:
         write_json(folder / "metrics.json", asdict(found))
     return str(artifact)

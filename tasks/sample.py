@@ -38,7 +38,7 @@ def sample(artifact: Artifact, config: DecodeConfig, images: ImageConfig) -> Sta
     the share that the teacher takes for that class."""
     if artifact.is_done():
         return cached(artifact)
-    from ddoq_core.train.teachers import predict
+    from ddoq_core.train.accuracy import predict
 
     clock, names = Clock(), index_of(artifact).classes[:MOST_CLASSES]
     labels = np.repeat(np.arange(len(names)), PER_CLASS)
@@ -61,7 +61,7 @@ def _drawn(
 
     from ddoq_core.decode.decoder import Decoder
     from ddoq_core.decode.memory import batch_size
-    from ddoq_core.decode.prior import unit_seeds
+    from ddoq_core.decode.noise import unit_seeds
     from ddoq_core.devices import best_device
 
     class_names = index_of(artifact).classes

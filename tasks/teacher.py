@@ -38,8 +38,10 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
     """Train the teacher on the real images, or load it, and refuse one that knows too little."""
     if artifact.is_done():
         return cached(artifact)
-    from ddoq_core.train import networks, teachers
+    from ddoq_core.train import networks
+    from ddoq_core.train.accuracy import accuracy, best_reordering
     from ddoq_core.train.pretrained import load_checkpoint, load_pretrained
+    from ddoq_core.train.teachers import train_teacher
 
     clock = Clock()
     losses: list[float] = []
@@ -63,11 +65,11 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
             augmentation=config.augmentation,
         )
         with clock("compute"):
-            losses = teachers.train_teacher(model, real, labels, protocol, config.seed, DiskCheckpoint(artifact))
+            losses = train_teacher(model, real, labels, protocol, config.seed, DiskCheckpoint(artifact))
     with clock("compute"):
         logits, truth = classify_split(model.eval(), shard, index, "val", images)
-        found = teachers.accuracy(logits, truth)
-    check_teacher(config, found.top1, teachers.best_reordering(logits, truth), len(index.classes), len(truth))
+        found = accuracy(logits, truth)
+    check_teacher(config, found.top1, best_reordering(logits, truth), len(index.classes), len(truth))
     with artifact.writing(MODEL, clock, {**asdict(found), "losses": losses}) as folder:
         networks.save_classifier(model, spec, folder)
     return str(artifact)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ddoq_core.decode.memory import HalvingBatches
-from ddoq_core.decode.prior import noise_of
+from ddoq_core.decode.noise import noise_of
 from ddoq_core.encode.autoencoder import Autoencoder, pictures_of
 from ddoq_core.images import resized
 

@@ -30,8 +30,8 @@ def dit_prior(transformer: DiTTransformer2DModel, scheduler: SchedulerMixin, cla
     model = placed(transformer)
 
     def denoise(z: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        predicted = model(z.to(model.dtype), timestep=t, class_labels=condition).sample
-        return predicted[:, : config.in_channels].float()  # a learned variance, if any, comes after the noise
+        predicted = model(z.to(model.dtype), timestep=t, class_labels=condition).sample  # (B, C or 2C, H, W)
+        return predicted[:, : config.in_channels].float()  # ε (B, C, H, W); a learned variance, if any, comes after it
 
     ids = torch.tensor([*classes, config.num_embeds_ada_norm], device=model.device)  # the last one is no class
     return Prior(denoise, scheduler, ids[:-1], ids[-1])

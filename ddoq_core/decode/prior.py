@@ -14,12 +14,12 @@ from typing import Any, Literal
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler, DDPMScheduler, SchedulerMixin
 
+from ddoq_core.decode.noise import matched_timestep
 from ddoq_core.seeds import derive_seed
 
 Denoise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 Sampler = Literal["given", "ddim", "ddpm"]
 SAMPLERS = {"ddim": DDIMScheduler, "ddpm": DDPMScheduler}
-D4M_FIRST_STEP = 701  # of Stable Diffusion's 1000, at strength 0.7 and 50 steps (arXiv 2407.15138)
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,21 @@ class Prior:
         """
         device = self.conditions.device
         centroids, labels, noise = z.to(device), labels.to(device), noise.to(device)
-        timesteps = self._timesteps(strength, num_steps)
+        timesteps = self._timesteps(strength, num_steps)  # t_1 ≥ t_2 ≥ …, of which there are none for a tiny strength
         if len(timesteps) == 0:
             return centroids
         if inversion:
             z = self._inverted(centroids, labels, num_steps, len(timesteps))
         else:
-            z = self.scheduler.add_noise(centroids, noise, timesteps[:1].expand(len(centroids)))
+            t = timesteps[:1].expand(len(centroids))  # (B,)
+            z = self.scheduler.add_noise(centroids, noise, t)  # z_t = √ᾱ_t·z + √(1 − ᾱ_t)·ε
         draws = self._draws(seeds)
         for k, t in enumerate(timesteps):
             found = self.scheduler.step(self._guided(z, t, labels, guidance_scale), t, z, **draws)
-            z = found.prev_sample
+            z = found.prev_sample  # (B, C, H, W), from t to the step after it
             if centroid_guidance and 2 * (k + 1) <= len(timesteps):
                 sigma = self._step_deviation(t, timesteps[k + 1])
-                z = z + centroid_guidance * sigma * (centroids - found.pred_original_sample)
+                z = z + centroid_guidance * sigma * (centroids - found.pred_original_sample)  # λ·σ_t·(m − ẑ_0)
         return z
 
     def with_sampler(self, sampler: Sampler) -> Prior:
@@ -91,45 +92,28 @@ class Prior:
 
     def _guided(self, z: torch.Tensor, t: torch.Tensor, labels: torch.Tensor, scale: float) -> torch.Tensor:
         """Classifier-free guidance in one batch (arXiv 2207.12598); at scale 1 the class alone counts."""
-        condition = self.conditions[labels]
+        condition = self.conditions[labels]  # (B, …)
         if scale == 1:
             return self.denoise(self.scheduler.scale_model_input(z, t), t.expand(len(z)), condition)
         both = torch.cat([condition, self.unconditional.expand(len(z), *self.unconditional.shape)])
         z_in = self.scheduler.scale_model_input(torch.cat([z, z]), t)
-        with_class, without = self.denoise(z_in, t.expand(2 * len(z)), both).chunk(2)
-        return without + scale * (with_class - without)
+        with_class, without = self.denoise(z_in, t.expand(2 * len(z)), both).chunk(2)  # ε(z_t, c), ε(z_t, ∅)
+        return without + scale * (with_class - without)  # s = 1 is the class alone; the paper's w is s − 1
 
     def _inverted(self, z: torch.Tensor, labels: torch.Tensor, num_steps: int, num_inverted: int) -> torch.Tensor:
         """DDIM run backwards (arXiv 2010.02502), from the centroid to its noise, unguided (D3HR, arXiv 2505.18358)."""
         inverse = DDIMInverseScheduler.from_config(self.scheduler.config, clip_sample=False)
         inverse.set_timesteps(num_steps, device=z.device)
         for t in inverse.timesteps[:num_inverted]:
-            z = inverse.step(self._guided(z, t, labels, 1.0), t, z).prev_sample
+            z = inverse.step(self._guided(z, t, labels, 1.0), t, z).prev_sample  # towards noise, t rising
         return z
 
     def _step_deviation(self, t: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
         """σ_t, the standard deviation of DDPM's step (arXiv 2006.11239), by which MGD3 scales λ·σ_t·(m − ẑ_0)."""
-        now, then = self.scheduler.alphas_cumprod[torch.stack([t, following]).cpu()].to(t.device)
-        return ((1 - then) / (1 - now) * (1 - now / then)).sqrt()
+        now, then = self.scheduler.alphas_cumprod[torch.stack([t, following]).cpu()].to(t.device)  # ᾱ_t, ᾱ_s, s < t
+        return ((1 - then) / (1 - now) * (1 - now / then)).sqrt()  # σ_t² = (1 − ᾱ_s)/(1 − ᾱ_t)·β_t, β_t = 1 − ᾱ_t/ᾱ_s
 
     def _draws(self, seeds: Sequence[int] | None) -> dict[str, Any]:
         if seeds is None or "generator" not in inspect.signature(self.scheduler.step).parameters:
             return {}
         return {"generator": [torch.Generator().manual_seed(derive_seed(seed, "steps")) for seed in seeds]}
-
-
-def matched_timestep(scheduler: SchedulerMixin) -> int:
-    """The timestep whose signal-to-noise ratio is Stable Diffusion's where D4M starts, ᾱ = 0.082; 495 for a DiT."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    aim = (1 - betas).cumprod(0)[D4M_FIRST_STEP]
-    return int((torch.logit(scheduler.alphas_cumprod) - torch.logit(aim)).abs().argmin())
-
-
-def unit_seeds(num: int, seed: int, *unit: Any) -> list[int]:
-    """Seeds of a unit's pictures; the k-th depends on (seed, unit, k) alone."""
-    return [derive_seed(seed, "noise", *unit, k) for k in range(num)]
-
-
-def noise_of(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
-    """Standard normal noise (B, *shape), each row drawn from its own seed."""
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])

@@ -49,14 +49,14 @@ def train_prior(
     min_snr_gamma: float | None = None,
 ) -> tuple[DiTTransformer2DModel, DDIMScheduler, list[float]]:
     """A small latent DiT on latents z (n, C, H, W) of all classes; the weights returned are their moving average."""
-    latents, y = torch.from_numpy(z), torch.from_numpy(labels)
+    latents, y = torch.from_numpy(z), torch.from_numpy(labels)  # (n, C, H, W), (n,)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = DiTTransformer2DModel(
             num_attention_heads=num_heads,
             attention_head_dim=head_dim,
             in_channels=z.shape[1],
-            out_channels=z.shape[1],
+            out_channels=z.shape[1],  # ε alone, no learned variance
             num_layers=num_layers,
             sample_size=z.shape[2],
             patch_size=patch_size,
@@ -66,15 +66,15 @@ def train_prior(
     model.to(device)
     diffusion_loss = DiffusionLoss(new_scheduler(schedule, prediction), min_snr_gamma)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.0, betas=(0.9, 0.99))
-    average = EMAModel(model.parameters(), decay=0.999)
+    average = EMAModel(model.parameters(), decay=0.999)  # θ̄ ← 0.999 θ̄ + 0.001 θ, faster at the start
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        chosen = torch.randint(len(latents), (batch_size,), generator=generator)
+        chosen = torch.randint(len(latents), (batch_size,), generator=generator)  # (B,)
         t = torch.randint(diffusion_loss.scheduler.config.num_train_timesteps, (batch_size,), generator=generator)
-        noise = torch.randn(latents[chosen].shape, generator=generator)
+        noise = torch.randn(latents[chosen].shape, generator=generator)  # ε ~ N(0, I), (B, C, H, W)
         dropped = torch.rand(batch_size, generator=generator) < label_dropout
-        condition = torch.where(dropped, num_classes, y[chosen])
-        noised = diffusion_loss.scheduler.add_noise(latents[chosen], noise, t).to(device)
+        condition = torch.where(dropped, num_classes, y[chosen])  # (B,), no class for guidance (arXiv 2207.12598)
+        noised = diffusion_loss.scheduler.add_noise(latents[chosen], noise, t).to(device)  # √ᾱ_t·z + √(1 − ᾱ_t)·ε
         predicted = model(noised, timestep=t.to(device), class_labels=condition.to(device)).sample
         return diffusion_loss(predicted, latents[chosen], noise, t)
 
@@ -110,9 +110,11 @@ class DiffusionLoss:
     def __call__(self, predicted: torch.Tensor, z: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Mean squared error of the predicted noise or velocity, weighted by min-SNR-γ (arXiv 2303.09556) if set."""
         velocity = self.scheduler.config.prediction_type == "v_prediction"
+        # v = √ᾱ_t·ε − √(1 − ᾱ_t)·z (arXiv 2202.00512)
         target = (self.scheduler.get_velocity(z, noise, t) if velocity else noise).to(predicted.device)
         if self.min_snr_gamma is None:
             return F.mse_loss(predicted, target)
-        snr = compute_snr(self.scheduler, t)
-        weights = snr.clamp(max=self.min_snr_gamma) / (snr + 1 if velocity else snr)
+        snr = compute_snr(self.scheduler, t)  # (B,), ᾱ_t/(1 − ᾱ_t)
+        # min(SNR, γ)·‖z − ẑ_0‖², which is ‖ε − ε̂‖²/SNR, or ‖v − v̂‖²/(SNR + 1)
+        weights = snr.clamp(max=self.min_snr_gamma) / (snr + 1 if velocity else snr)  # (B,)
         return (weights.to(predicted.device) * (predicted - target).square().mean((1, 2, 3))).mean()

@@ -79,8 +79,8 @@ class KLAutoencoder(Autoencoder):
         self.shift, self.scale = config.shift_factor or 0.0, config.scaling_factor
 
     def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        found = self.network.encode((x * 2 - 1).to(self.dtype)).latent_dist
-        return found.mean, found.std
+        found = self.network.encode((x * 2 - 1).to(self.dtype)).latent_dist  # of x in [−1, 1]
+        return found.mean, found.std  # μ, σ (B, C, H, W), diagonal
 
     def pictures(self, z: torch.Tensor) -> torch.Tensor:
         return self.network.decode(z).sample.float() / 2 + 0.5
@@ -173,34 +173,20 @@ def _latents(model: Autoencoder, images: NDArray[np.uint8], seed: int | None) ->
         x = x.contiguous()
     mean, std = model.posterior(x)
     if seed is not None and std is not None:
-        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
-        mean = mean + std * noise.to(mean)
-    return (mean - model.shift) * model.scale
+        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))  # on the CPU: every device alike
+        mean = mean + std * noise.to(mean)  # μ + σ·ε
+    return (mean - model.shift) * model.scale  # (B, C, H, W)
 
 
 @torch.inference_mode()
 def pictures_of(model: Autoencoder, z: torch.Tensor) -> NDArray[np.uint8]:
     """The pictures D(z) as (n, S, S, 3) uint8 of scaled latents (n, C, H, W)."""
-    return to_uint8(model.pictures(z.to(model.device, model.dtype) / model.scale + model.shift))
+    unscaled = z.to(model.device, model.dtype) / model.scale + model.shift  # inverts (E(x) − shift)·scale
+    return to_uint8(model.pictures(unscaled))
 
 
 def reconstruction_psnr(model: Autoencoder, images: NDArray[np.uint8]) -> float:
     """Peak signal-to-noise ratio in dB of the images that come back from their latents."""
     again = pictures_of(model, torch.from_numpy(encode(model, images, dtype=np.float32)))
-    mse = np.square(again.astype(np.float64) - images).mean()
-    return float(10 * np.log10(255**2 / max(mse, 1e-12)))
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """The floating-point type that the device multiplies fastest: bfloat16 where it can, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
-
-
-def latent_error(model: Autoencoder, exact: Autoencoder, images: NDArray[np.uint8]) -> float:
-    """‖z − z_exact‖ / ‖z_exact‖ over the latents of images (n, S, S, 3), infinite where z is not finite."""
-    z, expected = (encode(m, images, dtype=np.float32) for m in (model, exact))
-    error = float(np.linalg.norm(z - expected) / np.linalg.norm(expected))
-    return error if np.isfinite(error) else float("inf")
+    mse = np.square(again.astype(np.float64) - images).mean()  # over n, S, S and 3
+    return float(10 * np.log10(255**2 / max(mse, 1e-12)))  # 10·log₁₀(MAX²/MSE)

@@ -37,14 +37,15 @@ def train_autoencoder(
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.01)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        batch = x[torch.randint(len(x), (batch_size,), generator=generator)].to(model.device)
-        posterior = model.encode(batch).latent_dist
-        again = model.decode(posterior.sample(generator)).sample
+        batch = x[torch.randint(len(x), (batch_size,), generator=generator)].to(model.device)  # (B, 3, S, S)
+        posterior = model.encode(batch).latent_dist  # q(z|x) = N(μ, σ²)
+        again = model.decode(posterior.sample(generator)).sample  # x̂ = D(μ + σ·ε)
+        # ‖x̂ − x‖² as a mean over pixels, KL(q ‖ N(0, I)) as a sum over a latent: kl_weight is of that scale
         return F.mse_loss(again, batch) + kl_weight * posterior.kl().mean()
 
     schedule = one_cycle(optimizer, learning_rate, num_steps)
     losses = fit(loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=seed, checkpoint=checkpoint)
-    z = encode(KLAutoencoder(model), images, dtype=np.float32)
+    z = encode(KLAutoencoder(model), images, dtype=np.float32)  # with shift 0 and scale 1 as yet
     model.register_to_config(shift_factor=float(z.mean()), scaling_factor=float(1 / z.std()))
     return KLAutoencoder(model), losses
 

@@ -45,7 +45,7 @@ class Draws:
     def mix(self, values: torch.Tensor, size_px: int) -> torch.Tensor:
         """a·v + (1 − a)·v_partner of values (B,), with a the share that is kept."""
         a = self.kept(size_px)
-        return values if self.box is None else a * values + (1 - a) * self.other(values)
+        return values if self.box is None else a * values + (1 - a) * self.other(values)  # (B,)
 
 
 def draw(num_images: int, size_px: int, augmentation: Augmentation, generator: torch.Generator) -> Draws:
@@ -54,6 +54,7 @@ def draw(num_images: int, size_px: int, augmentation: Augmentation, generator: t
     Crops have an aspect ratio of 3/4 to 4/3 (RandomResizedCrop), boxes Beta(1, 1) of the area (arXiv 1905.04899).
     """
     most, area = augmentation.shift_px, augmentation.resized_crop
+    # in this order, which is a part of what a seed means: stored labels and cut trainings depend on it
     shift = torch.randint(0, 2 * most + 1, (2, num_images), generator=generator).T - most if most else None
     crop = _draw_crop(num_images, area, generator) if area else None
     mirrored = torch.rand(num_images, generator=generator) < 0.5 if augmentation.flip else None
@@ -69,7 +70,7 @@ def apply(x: torch.Tensor, draws: Draws) -> torch.Tensor:
     if draws.crop is not None:
         x = _crop(x, draws.crop)
     if draws.flip is not None:
-        x = torch.where(draws.flip.view(-1, 1, 1, 1).to(x.device), x.flip(-1), x)
+        x = torch.where(draws.flip.view(-1, 1, 1, 1).to(x.device), x.flip(-1), x)  # over (B, 3, S, S)
     if draws.box is not None:
         top, bottom, left, right = draws.box.tolist()
         mixed = x.clone()
@@ -79,16 +80,17 @@ def apply(x: torch.Tensor, draws: Draws) -> torch.Tensor:
 
 
 def _draw_crop(num_images: int, area: tuple[float, float], generator: torch.Generator) -> torch.Tensor:
-    share, ratio, ty, tx = torch.rand(4, num_images, generator=generator)
-    share = area[0] + share * (area[1] - area[0])
-    ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
+    share, ratio, ty, tx = torch.rand(4, num_images, generator=generator)  # (B,) each, in [0, 1)
+    share = area[0] + share * (area[1] - area[0])  # h·w
+    ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))  # w/h, uniform in its logarithm
+    # a longer side is cut to the picture's, where torchvision draws again: mean area 0.54 from 0.08 on, there 0.47
     h, w = (share / ratio).sqrt().clamp(max=1), (share * ratio).sqrt().clamp(max=1)
-    return torch.stack([h, w, (2 * ty - 1) * (1 - h), (2 * tx - 1) * (1 - w)], dim=1)
+    return torch.stack([h, w, (2 * ty - 1) * (1 - h), (2 * tx - 1) * (1 - w)], dim=1)  # (B, 4), inside the picture
 
 
 def _draw_box(size: int, generator: torch.Generator) -> torch.Tensor:
-    side = size * math.sqrt(1 - torch.rand(1, generator=generator).item())
-    centre = (torch.rand(2, generator=generator) * size).tolist()
+    side = size * math.sqrt(1 - torch.rand(1, generator=generator).item())  # S·√(1 − λ), λ ~ Beta(1, 1)
+    centre = (torch.rand(2, generator=generator) * size).tolist()  # (y, x); the box is cut at the edge
     return torch.tensor([max(0, min(size, round(c + d))) for c in centre for d in (-side / 2, side / 2)])
 
 
@@ -96,13 +98,13 @@ def _shift(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     size = x.shape[-1]
     at = torch.arange(size, device=x.device)
     rows, cols = ((by[:, None] + at).clamp(0, size - 1) for by in shift.T)  # (B, S)
-    pixels = (rows[:, :, None] * size + cols[:, None, :]).view(len(x), 1, -1).expand(-1, 3, -1)
-    return x.flatten(2).gather(2, pixels).view(x.shape)
+    pixels = (rows[:, :, None] * size + cols[:, None, :]).view(len(x), 1, -1).expand(-1, 3, -1)  # (B, 3, S·S)
+    return x.flatten(2).gather(2, pixels).view(x.shape)  # whole pixels, nothing is interpolated
 
 
 def _crop(x: torch.Tensor, crop: torch.Tensor) -> torch.Tensor:
-    h, w, y, x0 = crop.unbind(1)
+    h, w, y, x0 = crop.unbind(1)  # (B,) each
     zero = torch.zeros_like(h)
-    theta = torch.stack([torch.stack([w, zero, x0], 1), torch.stack([zero, h, y], 1)], 1)  # (B, 2, 3)
-    grid = F.affine_grid(theta.to(x.device), list(x.shape), align_corners=False)
+    theta = torch.stack([torch.stack([w, zero, x0], 1), torch.stack([zero, h, y], 1)], 1)  # (B, 2, 3), in [-1, 1]
+    grid = F.affine_grid(theta.to(x.device), list(x.shape), align_corners=False)  # (B, S, S, 2), where to read
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)

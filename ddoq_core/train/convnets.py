@@ -1,4 +1,4 @@
-"""ResNetAP-10, the student of the hard-label tables (IDC, arXiv 2205.14959): averages take the place of strides."""
+"""The students of the distillation field that timm does not have: ConvNet-D and ResNetAP-10."""
 
 from __future__ import annotations
 
@@ -9,11 +9,31 @@ import torch.nn.functional as F
 from torch import nn
 
 
+def convnet(depth: int, width: int, num_classes: int, size_px: int) -> nn.Module:
+    """ConvNet-D of D blocks with instance norm (arXiv 2006.05929): (B, 3, S, S) → logits (B, num_classes).
+
+    Raises ValueError for more blocks than the pictures can be halved.
+    """
+    layers: list[nn.Module] = []
+    for block in range(depth):
+        layers += [
+            nn.Conv2d(3 if block == 0 else width, width, 3, padding=1),
+            nn.GroupNorm(width, width),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
+        ]
+    side = size_px // 2**depth
+    if side == 0:
+        raise ValueError(f"convnet-{depth}-{width} halves {size_px} px away: at most {size_px.bit_length() - 1} blocks")
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * side * side, num_classes))
+
+
 class ResNetAP10(nn.Module):
     """Four stages of one basic block, 64 to 512 wide, with instance norm: (B, 3, S, S) → logits (B, num_classes).
 
-    The stem depends on the side of the pictures, as published: up to 64 px a 3×3 convolution, up to 128 px that and
-    halved, above a 7×7 convolution and quartered.
+    The student of the hard-label tables (IDC, arXiv 2205.14959): averages take the place of strides. The stem depends
+    on the side of the pictures, as published: up to 64 px a 3×3 convolution, up to 128 px that and halved, above a 7×7
+    convolution and quartered.
     """
 
     def __init__(self, num_classes: int, size_px: int) -> None:

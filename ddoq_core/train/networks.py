@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ddoq_core.devices import best_device
-from ddoq_core.train.convnets import ResNetAP10
+from ddoq_core.train.convnets import ResNetAP10, convnet
 
 CONVNET = re.compile(r"convnet-(?P<depth>[1-9]\d*)-(?P<width>[1-9]\d*)")
 SMALL_STEM, INSTANCE_NORM = "small-stem", "instance-norm"
@@ -66,7 +66,7 @@ def build_network(spec: ClassifierSpec, *, pretrained: bool = False) -> nn.Modul
     """
     name, *changes = spec.architecture.split("+")
     if match := CONVNET.fullmatch(spec.architecture):
-        return _convnet(int(match["depth"]), int(match["width"]), spec.num_classes, spec.size_px)
+        return convnet(int(match["depth"]), int(match["width"]), spec.num_classes, spec.size_px)
     if spec.architecture == "resnetap-10":
         return ResNetAP10(spec.num_classes, spec.size_px)
     if not timm.is_model(name.split(".")[0]) or not set(changes) <= {SMALL_STEM, INSTANCE_NORM}:
@@ -122,18 +122,3 @@ def _normalise_by_instance(network: nn.Module, architecture: str) -> None:
         raise ValueError(f"architecture {architecture!r} has no plain batch norm to replace")
     for name, norm in norms.items():
         network.set_submodule(name, nn.InstanceNorm2d(norm.num_features, affine=True))
-
-
-def _convnet(depth: int, width: int, num_classes: int, size_px: int) -> nn.Module:
-    layers: list[nn.Module] = []
-    for block in range(depth):
-        layers += [
-            nn.Conv2d(3 if block == 0 else width, width, 3, padding=1),
-            nn.GroupNorm(width, width),
-            nn.ReLU(),
-            nn.AvgPool2d(2),
-        ]
-    side = size_px // 2**depth
-    if side == 0:
-        raise ValueError(f"convnet-{depth}-{width} halves {size_px} px away: at most {size_px.bit_length() - 1} blocks")
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * side * side, num_classes))

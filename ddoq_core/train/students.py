@@ -12,17 +12,11 @@ from numpy.typing import NDArray
 from ddoq_core.devices import mixed_precision
 from ddoq_core.fitting import Checkpoint, by_epoch, seeded, weight_decay_groups
 from ddoq_core.train.augment import apply, draw
+from ddoq_core.train.batches import Batch, batch_of, num_batches
+from ddoq_core.train.losses import hard_label_loss, soft_label_loss
 from ddoq_core.train.networks import Classifier
 from ddoq_core.train.protocol import Protocol
-from ddoq_core.train.stored_labels import (
-    Batch,
-    StoredLabels,
-    batch_of,
-    hard_label_loss,
-    num_batches,
-    pack_epoch,
-    soft_label_loss,
-)
+from ddoq_core.train.stored_labels import StoredLabels, pack_epoch
 from ddoq_core.train.teachers import fit_classifier
 
 
@@ -40,7 +34,8 @@ class DistilledBatches:
         seed: int,
         device: torch.device,
     ) -> None:
-        self.x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).contiguous().to(device)
+        x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)  # (n, 3, S, S) uint8
+        self.x = x.contiguous().to(device)
         self.chances = torch.from_numpy(weights) if protocol.weights_in == "sampling" else None
         self.protocol, self.seed = protocol, seed
         self.per_epoch = num_batches(len(images), protocol.batch_size)
@@ -53,7 +48,8 @@ class DistilledBatches:
 
     def pictures(self, batch: Batch) -> torch.Tensor:
         """The augmented batch (B, 3, S, S) in [0, 1]."""
-        return apply(self.x[batch.rows.to(self.x.device)].float().div_(255), batch.draws)
+        x = self.x[batch.rows.to(self.x.device)].float().div_(255)  # (B, 3, S, S); floats of a batch alone are held
+        return apply(x, batch.draws)
 
 
 def train_student(
@@ -75,18 +71,18 @@ def train_student(
     device, size_px = model.mean.device, images.shape[1]
     batches = DistilledBatches(images, weights, protocol, seed, device)
     in_loss = weights if protocol.weights_in == "loss" else np.ones(len(images))
-    y, w = torch.from_numpy(labels).to(device), torch.from_numpy(in_loss).float().to(device)
+    y, w = torch.from_numpy(labels).to(device), torch.from_numpy(in_loss).float().to(device)  # (n,), (n,)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         batch = teacher.batch(step) if isinstance(teacher, StoredLabels) else batches.batch(step, generator)
-        x, rows = batches.pictures(batch), batch.rows.to(device)
+        x, rows = batches.pictures(batch), batch.rows.to(device)  # (B, 3, S, S), (B,)
         if isinstance(teacher, Classifier):
-            batch = replace(batch, logits=ask(teacher, x))
+            batch = replace(batch, logits=ask(teacher, x))  # t (B, C), of the mixed picture
         with mixed_precision(device):
-            answer = model(x)
+            answer = model(x)  # s (B, C)
         if batch.logits is None:
             return hard_label_loss(answer.float(), y[rows], w[rows], batch.draws, size_px)
-        mixed = batch.draws.mix(w[rows], size_px)
+        mixed = batch.draws.mix(w[rows], size_px)  # a·w_i + (1 − a)·w_p: our choice, no source weighs mixed pictures
         return soft_label_loss(answer.float(), batch.logits.to(device), mixed, protocol.temperature)
 
     optimizer = optimizer_of(model, protocol)

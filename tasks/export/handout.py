@@ -81,6 +81,6 @@ def _source(shard: Artifact) -> dict[str, str]:
 
 
 def _logits(teacher: Artifact, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    from ddoq_core.train.teachers import predict
+    from ddoq_core.train.accuracy import predict
 
     return predict(load_classifier(teacher), images)

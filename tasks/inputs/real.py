@@ -92,7 +92,7 @@ def classify_split(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Logits (n, C) of a classifier for all images of a split, and their labels (n,). Of a large split few images are
     in memory at a time; a small one stays there, as hundreds of students may be asked about it."""
-    from ddoq_core.train.teachers import predict
+    from ddoq_core.train.accuracy import predict
 
     rows = index.rows(split)
     batches = [rows[k : k + BATCH_IMAGES] for k in range(0, len(rows), BATCH_IMAGES)]

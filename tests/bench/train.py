@@ -26,9 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ddoq_core.devices import mixed_precision
+from ddoq_core.train.losses import soft_label_loss
 from ddoq_core.train.networks import Classifier, ClassifierSpec, build_classifier
 from ddoq_core.train.protocol import Augmentation, Protocol
-from ddoq_core.train.stored_labels import StoredLabels, soft_label_loss
+from ddoq_core.train.stored_labels import StoredLabels
 from ddoq_core.train.students import DistilledBatches, ask, label_epoch, optimizer_of, train_student
 from storage.artifact import Artifact
 from tasks.inputs.stores import epoch_reader, label_blocks, labels_of

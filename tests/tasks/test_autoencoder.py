@@ -8,7 +8,9 @@ import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 
-from ddoq_core.encode.autoencoder import KLAutoencoder, fast_dtype
+from ddoq_core.encode import precision
+from ddoq_core.encode.autoencoder import KLAutoencoder
+from ddoq_core.encode.precision import fast_dtype
 from tasks import autoencoder as stage
 from tasks.inputs.models import WeightsError
 from tasks.recipe.settings import AutoencoderConfig
@@ -25,17 +27,17 @@ def images() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
 
 
-def config(precision: str) -> AutoencoderConfig:
-    return AutoencoderConfig.model_validate({"weights": "somewhere", "precision": precision})
+def config(asked: str) -> AutoencoderConfig:
+    return AutoencoderConfig.model_validate({"weights": "somewhere", "precision": asked})
 
 
 def test_auto_takes_the_devices_fast_type_where_its_latents_are_near(
     model: KLAutoencoder, images: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "MAX_LATENT_ERROR", 1.0)
+    monkeypatch.setattr(precision, "MAX_LATENT_ERROR", 1.0)
     found = stage._precision(model, config("auto"), images)
     assert found["precision"] == str(fast_dtype(torch.device("cpu"))).removeprefix("torch.")
-    monkeypatch.setattr(stage, "MAX_LATENT_ERROR", 0.0)
+    monkeypatch.setattr(precision, "MAX_LATENT_ERROR", 0.0)
     assert stage._precision(model, config("auto"), images) == {"precision": "float32", "latent_error": 0.0}
 
 

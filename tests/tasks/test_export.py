@@ -12,8 +12,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from ddoq_core.train.accuracy import predict
 from ddoq_core.train.networks import load_classifier
-from ddoq_core.train.teachers import predict
 from storage.artifact import Artifact, NotDone
 from tasks.export.formats import WRITERS, export
 from tasks.export.handout import Handout, collect

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ddoq_core.train.teachers import accuracy, best_reordering
+from ddoq_core.train.accuracy import accuracy, best_reordering
 from tasks.inputs.models import WeightsError
 from tasks.recipe.settings import TeacherConfig
 from tasks.teacher import check_teacher

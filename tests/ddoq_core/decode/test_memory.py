@@ -11,7 +11,8 @@ import torch
 from ddoq_core.decode.decoder import Decoder
 from ddoq_core.decode.dit import load_dit
 from ddoq_core.decode.memory import HalvingBatches, batch_size
-from ddoq_core.decode.prior import Prior, unit_seeds
+from ddoq_core.decode.noise import unit_seeds
+from ddoq_core.decode.prior import Prior
 from ddoq_core.encode.autoencoder import KLAutoencoder
 from ddoq_core.images import resized
 from tests.pipelines import save_dit, tiny_vae

@@ -20,7 +20,7 @@ from diffusers import (
 )
 
 from ddoq_core.decode.dit import dit_prior, load_dit
-from ddoq_core.decode.prior import noise_of, unit_seeds
+from ddoq_core.decode.noise import noise_of, unit_seeds
 from ddoq_core.decode.stable_diffusion import load_stable_diffusion
 from ddoq_core.decode.training import load_trained_prior, train_prior
 from tests.ddoq_core.test_fitting import BufferCheckpoint, Cut
@@ -205,18 +205,3 @@ def test_a_prior_whose_training_was_cut_is_the_same() -> None:
 
     whole, cut = run(BufferCheckpoint()), run(BufferCheckpoint((2, 7, 8)))
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())
-
-
-def test_noise_rows_depend_on_their_names_alone() -> None:
-    def rows(num: int, seed: int, unit: str) -> torch.Tensor:
-        return noise_of(unit_seeds(num, seed, unit), (2, 3, 3))
-
-    five = rows(5, 0, "n01")
-    assert torch.equal(rows(2, 0, "n01"), five[:2])
-    rows(7, 0, "n02")
-    torch.manual_seed(9)
-    assert torch.equal(rows(5, 0, "n01"), five)
-    together = torch.cat([five, rows(5, 1, "n01"), rows(5, 0, "n02")]).flatten(1)
-    assert len({tuple(row.tolist()) for row in together}) == 15
-    many = rows(500, 0, "n01")
-    assert abs(many.mean().item()) < 0.05 and abs(many.std().item() - 1) < 0.05

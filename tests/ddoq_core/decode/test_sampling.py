@@ -8,7 +8,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler
 
-from ddoq_core.decode.prior import Prior, matched_timestep, noise_of, unit_seeds
+from ddoq_core.decode.noise import noise_of, unit_seeds
+from ddoq_core.decode.prior import Prior
 from ddoq_core.decode.training import DiffusionLoss, new_scheduler
 from tests.pipelines import SD_SCHEDULE
 
@@ -38,19 +39,6 @@ def centroids() -> torch.Tensor:
 
 def distances(found: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     return (found - z).flatten(1).norm(dim=1)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "start"),
-    [
-        ({"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}, 495),  # of a DiT
-        ({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}, 701),  # of Stable Diffusion
-    ],
-)
-def test_the_start_matched_to_d4m(schedule: dict[str, Any], start: int) -> None:
-    scheduler = DDIMScheduler(**schedule)
-    assert matched_timestep(scheduler) == start
-    assert scheduler.alphas_cumprod[start].item() == pytest.approx(0.082, abs=5e-4)
 
 
 def test_without_a_strength_stable_diffusion_starts_as_at_seven_tenths() -> None:

@@ -17,7 +17,6 @@ from ddoq_core.encode.autoencoder import (
     KLAutoencoder,
     encode,
     encode_batches,
-    latent_error,
     load_autoencoder,
     pictures_of,
     reconstruction_psnr,
@@ -173,19 +172,3 @@ def test_a_sample_is_seeded_and_spread_like_the_posterior(trained: tuple[KLAutoe
     assert std is not None
     centred = (z / model.scale + model.shift - mean.numpy()) / std.numpy()
     assert abs(centred.mean()) < 0.02 and centred.std() == pytest.approx(1, abs=0.02)
-
-
-def test_half_precision_is_near_and_leaves_the_exact_network_alone(trained: tuple[KLAutoencoder, list[float]]) -> None:
-    model, _ = trained
-    before = encode(model, blobs(), dtype=np.float32)
-    half = model.at_precision(torch.bfloat16)
-    assert half.dtype == torch.bfloat16 and model.dtype == torch.float32
-    assert 0 < latent_error(half, model, blobs()) < 0.05
-    np.testing.assert_array_equal(encode(model, blobs(), dtype=np.float32), before)
-
-
-def test_latents_that_are_not_finite_have_an_infinite_error(trained: tuple[KLAutoencoder, list[float]]) -> None:
-    model, _ = trained
-    broken = model.at_precision(torch.bfloat16)
-    broken.network.quant_conv.bias.data[0] = float("nan")
-    assert latent_error(broken, model, blobs()) == float("inf")

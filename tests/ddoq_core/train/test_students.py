@@ -9,11 +9,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from ddoq_core.train.accuracy import accuracy, predict
 from ddoq_core.train.networks import Classifier, ClassifierSpec, build_classifier
 from ddoq_core.train.protocol import Augmentation, Protocol
 from ddoq_core.train.stored_labels import StoredLabels
 from ddoq_core.train.students import DistilledBatches, label_epoch, optimizer_of, train_student
-from ddoq_core.train.teachers import accuracy, predict, train_teacher
+from ddoq_core.train.teachers import train_teacher
 from tests.ddoq_core.test_fitting import BufferCheckpoint, Cut
 from tests.ddoq_core.train.test_teachers import colours
 

@@ -1,0 +1,31 @@
+"""The noise that a centroid is given: how much, and drawn from which seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import SchedulerMixin
+
+from ddoq_core.seeds import derive_seed
+
+D4M_FIRST_STEP = 701  # of Stable Diffusion's 1000, at strength 0.7 and 50 steps (arXiv 2407.15138)
+
+
+def matched_timestep(scheduler: SchedulerMixin) -> int:
+    """The timestep whose signal-to-noise ratio is Stable Diffusion's where D4M starts, ᾱ = 0.082; 495 for a DiT."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2  # β_t of Stable Diffusion, linear in √β
+    alpha_bar = (1 - betas).cumprod(0)[D4M_FIRST_STEP]  # ᾱ_t = Π (1 − β_s)
+    log_snr = torch.logit(scheduler.alphas_cumprod)  # log ᾱ_t/(1 − ᾱ_t), of each of this schedule's t
+    return int((log_snr - torch.logit(alpha_bar)).abs().argmin())
+
+
+def unit_seeds(num: int, seed: int, *unit: Any) -> list[int]:
+    """Seeds of a unit's pictures; the k-th depends on (seed, unit, k) alone."""
+    return [derive_seed(seed, "noise", *unit, k) for k in range(num)]
+
+
+def noise_of(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
+    """Standard normal noise (B, *shape), each row drawn from its own seed."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])

@@ -1,0 +1,31 @@
+"""What a student's answer costs, against the teacher's logits or the classes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from ddoq_core.train.augment import Draws
+
+
+def soft_label_loss(student: torch.Tensor, teacher: torch.Tensor, w: torch.Tensor, temperature: float) -> torch.Tensor:
+    """(1/B) Σ w_i KL(softmax(t_i/T) ‖ softmax(s_i/T)), no T² factor (FKD as in arXiv 2306.13092). Logits (B, C)."""
+    log_p = F.log_softmax(teacher.clone() / temperature, dim=1)  # (B, C), a clone: autograd takes no inference tensor
+    log_q = F.log_softmax(student / temperature, dim=1)  # (B, C)
+    kl = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)  # (B,), Σ_c p (log p − log q)
+    return (w * kl).mean()  # over B (batchmean), not over Σ w
+
+
+def hard_label_loss(
+    student: torch.Tensor, y: torch.Tensor, w: torch.Tensor, draws: Draws, size_px: int
+) -> torch.Tensor:
+    """(1/B) Σ a·w_i·CE(s_i, y_i) + (1 − a)·w_p·CE(s_i, y_p), p the partner of CutMix and a the share that is kept.
+
+    Logits (B, C), classes y (B,), weights w (B,). With equal weights this is CutMix's loss (arXiv 1905.04899).
+    """
+    a = draws.kept(size_px)
+    own = w * F.cross_entropy(student, y, reduction="none")  # (B,), w_i·CE(s_i, y_i)
+    if draws.partner is None:
+        return own.mean()
+    other = draws.other(w) * F.cross_entropy(student, draws.other(y), reduction="none")  # (B,), w_p·CE(s_i, y_p)
+    return (a * own + (1 - a) * other).mean()
