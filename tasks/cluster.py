@@ -43,6 +43,7 @@ def cluster(
     if not missing and artifact.is_done():
         return cached(artifact)
     from ddoq_core import quantize
+    from ddoq_core.cluster.checks import TAKEN_BY
     from ddoq_core.seeds import derive_seed
 
     for name in missing:
@@ -55,7 +56,7 @@ def cluster(
                 flat,
                 num_points,
                 method=config.method,
-                num_starts=config.num_starts,
+                num_starts=config.num_starts if config.method in TAKEN_BY["num_starts"] else None,
                 seed=derive_seed(seed, "cluster", name),
             )
         with clock("write"):
