@@ -9,13 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ddoq_core.cluster.estimator import Quantizer
     from ddoq_core.cluster.quantize import Quantization, quantize
     from ddoq_core.cluster.weights import class_weights, effective_sample_size
 
-__all__ = ["Quantization", "class_weights", "effective_sample_size", "quantize"]
+__all__ = ["Quantization", "Quantizer", "class_weights", "effective_sample_size", "quantize"]
 
 _WHERE = {
     "Quantization": "ddoq_core.cluster.quantize",
+    "Quantizer": "ddoq_core.cluster.estimator",
     "quantize": "ddoq_core.cluster.quantize",
     "class_weights": "ddoq_core.cluster.weights",
     "effective_sample_size": "ddoq_core.cluster.weights",

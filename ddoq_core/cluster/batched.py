@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ddoq_core.cluster import exact, gram, partition
 from ddoq_core.cluster.batched_gram import BatchCells, seed_cells
+from ddoq_core.cluster.checks import check_points
 from ddoq_core.cluster.partition import Centred
-from ddoq_core.cluster.quantize import Quantization, check_points, finish, quantize
+from ddoq_core.cluster.quantize import Quantization, finish, quantize
 
 MAX_STEPS = 20_000
 

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ddoq_core.cluster import partition
 from ddoq_core.cluster.gram import Cells, nearest_seed, seed_points
-from ddoq_core.cluster.partition import Index, Points
+from ddoq_core.cluster.partition import Index, Points, Weights
 
 MAX_GRAM_POINTS = 8192  # 256 MiB of float32
 DOUBLE_FLOPS = 1 << 30  # Gram matrices cheaper than this are made in float64
@@ -22,13 +22,15 @@ LLOYD_STEPS = 3  # before single moves take over: from there they go further at 
 MAX_SWEEPS = 300
 
 
-def best_partition(x: Points, num_points: int, num_starts: int, seed: np.random.SeedSequence) -> Index:
-    """The cell (n,) of each centred point x (n, d) in the best of `num_starts` partitions, no cell empty."""
-    if num_starts < 1:
-        raise ValueError(f"num_starts must be at least 1, got {num_starts}")
-    if fits_gram(*x.shape):
-        return _by_gram(x, num_points, num_starts, seed)
-    return _by_library(x, num_points, num_starts, seed)
+def best_partition(
+    x: Points, num_points: int, num_starts: int, seed: np.random.SeedSequence, weights: Weights | None = None
+) -> Index:
+    """The cell (n,) of each centred point x (n, d) in the best of `num_starts` partitions, no cell empty.
+
+    The best has the least Σ_i w_i |x_i − c_{k(i)}|²; the weights (n,) are positive, 1 each if None.
+    """
+    find = _by_gram if fits_gram(*x.shape) else _by_library
+    return find(x, num_points, num_starts, seed, weights)
 
 
 def fits_gram(n: int, d: int) -> bool:
@@ -60,11 +62,13 @@ def settle(cells: Cells) -> None:
             break
 
 
-def _by_gram(x: Points, num_points: int, num_starts: int, seed: np.random.SeedSequence) -> Index:
+def _by_gram(
+    x: Points, num_points: int, num_starts: int, seed: np.random.SeedSequence, weights: Weights | None
+) -> Index:
     gram = gram_matrix(x)
     best: Cells | None = None
-    for seeds in seed_points(gram, num_points, seed.spawn(num_starts)):
-        cells = Cells(gram, nearest_seed(gram, seeds), num_points)
+    for seeds in seed_points(gram, num_points, seed.spawn(num_starts), weights):
+        cells = Cells(gram, nearest_seed(gram, seeds), num_points, weights)
         polish(cells)
         if best is None or cells.inertia < best.inertia:
             best = cells
@@ -73,11 +77,13 @@ def _by_gram(x: Points, num_points: int, num_starts: int, seed: np.random.SeedSe
     return best.assignment
 
 
-def _by_library(x: Points, num_points: int, num_starts: int, seed: np.random.SeedSequence) -> Index:
+def _by_library(
+    x: Points, num_points: int, num_starts: int, seed: np.random.SeedSequence, weights: Weights | None
+) -> Index:
     """Full Lloyd on the data by scikit-learn."""
     state = int(seed.generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than K: repaired below
-        fit = KMeans(num_points, n_init=num_starts, random_state=state, tol=1e-6).fit(x)
+        fit = KMeans(num_points, n_init=num_starts, random_state=state, tol=1e-6).fit(x, sample_weight=weights)
     assignment, _ = partition.assign_all(x, fit.cluster_centers_)
     return assignment

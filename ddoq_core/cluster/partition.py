@@ -11,30 +11,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float32]
+Weights = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 BLOCK_BYTES = 4 << 20  # points worked on at once: what a processor's cache holds
+LARGEST = 1e15  # of a coordinate, so that sums of squares stay in float32; its inverse so that they do not vanish
 
 
 @dataclass(frozen=True)
 class Centred:
-    """Points less their mean, in an order of their own: x (n, d) = z[order] − offset."""
+    """Points less their mean, in an order of their own: x = z[order] − offset."""
 
-    x: Points
-    offset: Points  # (d,)
+    x: Points  # (n, d)
+    weights: Weights | None  # (n,), in the order of x; None where all are 1
+    offset: NDArray[np.floating]  # (d,), in the dtype of the data
     order: Index  # (n,)
 
 
-def centre(z: Points) -> Centred:
-    """The points z (n, d) less their mean, which keeps float32 products accurate, in canonical order."""
-    order = canonical_order(z)
-    x = z[order]
-    offset = x.mean(axis=0, dtype=np.float64).astype(np.float32)
-    x -= offset
-    return Centred(x, offset, order)
+def centre(z: NDArray[np.floating], weights: Weights | None = None) -> Centred:
+    """The points z (n, d), float32 or float64, less their mean, in canonical order.
+
+    |x|² is then as small as it can be, so float32 loses least of |x|² − 2x·c + |c|². The mean of float64 points goes
+    before they are rounded, so their distances survive at any offset; those that float32 holds give what it gives.
+    Raises ValueError where squares of distances would leave float32.
+    """
+    with np.errstate(over="ignore"):
+        narrow = z.astype(np.float32, copy=False)
+    wide = z if (narrow != z).any() else narrow
+    order = canonical_order(wide)
+    x, w = wide[order], None if weights is None else weights[order]
+    mean = x.mean(axis=0, dtype=np.float64) if w is None else w @ x.astype(np.float64) / w.sum()  # (d,)
+    mean = mean.astype(x.dtype)
+    with np.errstate(over="ignore"):
+        x = (x - mean).astype(np.float32, copy=False)
+    spread = float(np.abs(x).max())
+    if spread and not 1 / LARGEST < spread < LARGEST:
+        raise ValueError(
+            f"points lie up to {spread:.1e} from their mean, whose square float32 cannot hold: rescale them"
+        )
+    return Centred(x, w, mean.astype(z.dtype), order)
 
 
-def canonical_order(z: Points) -> Index:
+def canonical_order(z: NDArray[np.floating]) -> Index:
     """An order of the rows of z (n, d) that depends on their values only."""
     rows = np.ascontiguousarray(z)
     return np.argsort(rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))).ravel(), kind="stable")
@@ -81,9 +99,13 @@ def assign_all(x: Points, centroids: Points) -> tuple[Index, Points]:
     return assignment, centroids
 
 
-def cell_means(x: Points, assignment: Index, num_points: int) -> Points:
-    """Mean of each cell, (K, d) float32, summed in float64; every cell must have a point."""
-    means = [x[cell].mean(axis=0, dtype=np.float64) for cell in cells_of(assignment, num_points)]
+def cell_means(x: Points, assignment: Index, num_points: int, weights: Weights | None = None) -> Points:
+    """c_k = Σ_{i∈k} w_i x_i / Σ_{i∈k} w_i, (K, d) float32, summed in float64; every cell must have some weight."""
+    cells = cells_of(assignment, num_points)
+    if weights is None:
+        means = [x[cell].mean(axis=0, dtype=np.float64) for cell in cells]
+    else:
+        means = [weights[cell] @ x[cell].astype(np.float64) / weights[cell].sum() for cell in cells]
     return np.array(means, dtype=np.float32)
 
 
@@ -107,11 +129,15 @@ def cells_of(assignment: Index, num_points: int) -> list[Index]:
     return np.split(np.argsort(assignment, kind="stable"), ends[:-1])
 
 
-def by_mass(assignment: Index, num_points: int) -> Index:
-    """Order of the cells: falling count, then the lowest index of a member, (K,)."""
-    first = np.array([cell[0] for cell in cells_of(assignment, num_points)])
-    counts = np.bincount(assignment, minlength=num_points)
-    return np.lexsort((first, -counts))
+def masses_of(assignment: Index, num_points: int, weights: Weights | None) -> Weights:
+    """v_k = Σ_{i∈k} w_i, (K,) float64: the counts of the cells where weights are None."""
+    return np.bincount(assignment, weights, minlength=num_points).astype(np.float64)
+
+
+def by_mass(assignment: Index, masses: Weights) -> Index:
+    """Order of the cells: falling mass (K,), then the lowest index of a member, (K,)."""
+    first = np.array([cell[0] for cell in cells_of(assignment, len(masses))])
+    return np.lexsort((first, -masses))
 
 
 def _blocks(n: int, row_bytes: int) -> list[slice]:

@@ -9,45 +9,42 @@ gradient.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddoq_core.cluster import balanced, exact, partition, streaming
-from ddoq_core.cluster.partition import Centred, Index, Points
+from ddoq_core.cluster.checks import Method, check_options, check_points, check_weights, check_whole
+from ddoq_core.cluster.partition import Centred, Index, Points, Weights
 
-Method = Literal["exact", "stream", "stream-d4m", "clvq", "balanced", "random"]
-METHODS: tuple[Method, ...] = get_args(Method)
+NUM_STARTS = 10
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """K weighted points that stand for the n points of a class. Cells come in falling order of their counts.
+    """K weighted points that stand for the n points of a class. Cells come in falling order of their masses.
 
-    centroids  (K, d) float32, in the units of the data
-    counts     (K,) int64, points per cell, all ≥ 1, from an assignment of every point; they sum to n
-    assignment (n,) int32, the cell of each point, in the order the points were given
-    inertia    Σ_i |z_i − its centroid|²
-    w2         sqrt(inertia / n), the 2-Wasserstein distance to the class of the centroids with masses
-    counts/n medoids    (K,) int64, in each cell the index of the point nearest to the centroid; all differ
-    method     how the points were found
-    starts     how many starts were tried
+    centroids   (K, d), in the units of the data: float32, or float64 where the points came so
+    counts      (K,) int64, points in each cell, all ≥ 1; they sum to n
+    masses      (K,) float64, p_k = Σ_{i∈k} w_i / Σ_i w_i, the best weights for these centroids; counts / n unless the
+                points were weighted
+    assignment  (n,) int32, the cell of each point, in the order the points were given
+    inertia     Σ_i w_i |z_i − c_{k(i)}|², k(i) the cell of point i
+    w2          sqrt(inertia / Σ_i w_i), the 2-Wasserstein distance to the class of the centroids with their masses
+    medoids     (K,) int64, in each cell the index of the point nearest to the centroid; all differ
+    method      how the points were found
+    starts      how many starts were tried
     """
 
-    centroids: NDArray[np.float32]
+    centroids: NDArray[np.floating]
     counts: NDArray[np.int64]
+    masses: NDArray[np.float64]
     assignment: NDArray[np.int32]
     inertia: float
     w2: float
     medoids: NDArray[np.int64]
     method: str
     starts: int
-
-    @property
-    def masses(self) -> NDArray[np.float64]:
-        """p_k = counts_k / n, (K,): the best weights for these centroids."""
-        return np.asarray(self.counts / self.counts.sum())
 
 
 def quantize(
@@ -56,49 +53,85 @@ def quantize(
     *,
     method: Method = "exact",
     seed: int = 0,
-    num_starts: int = 10,
+    num_starts: int | None = None,
     batch_size: int | None = None,
     step: tuple[float, float] | None = None,
+    sample_weight: ArrayLike | None = None,
 ) -> Quantization:
-    """Quantise the points z (n, d), float16 or float32, into `num_points` = K weighted points.
+    """Quantise the points z (n, d), real numbers, into `num_points` = K weighted points.
 
-    method      "exact": Lloyd and Hartigan–Wong moves from `num_starts` k-means++ starts, the best one wins
-                "stream": one pass of mini-batch k-means in the given order (as D4M and the paper)
-                "stream-d4m": the same, dropping the points of the last incomplete batch as D4M does
-                "clvq": one pass of competitive learning, shuffled by the seed (CLVQ as the paper defines it)
-                "balanced": cells of equal counts up to one, from the exact start: a uniform barycenter
-                "random": K of the points themselves
-    batch_size  of the streams; K unless given, as in D4M's scripts
-    step        (a, b) of CLVQ's steps γ_t = a / (a + b·t); γ = 1/v, the running mean, unless given
+    method         "exact": Lloyd and Hartigan–Wong moves from `num_starts` k-means++ starts, the best one wins
+                   "stream": one pass of mini-batch k-means in the given order (as D4M and the paper)
+                   "stream-d4m": the same, dropping the points of the last incomplete batch as D4M does
+                   "clvq": one pass of competitive learning, shuffled by the seed (CLVQ as the paper defines it)
+                   "balanced": cells of equal counts up to one, from the exact start: a uniform barycenter
+                   "random": K of the points themselves
+    seed           a whole number ≥ 0
+    num_starts     of exact and balanced; 10 unless given
+    batch_size     of the streams; K unless given, as in D4M's scripts
+    step           (a, b) of CLVQ's steps γ_t = a / (a + b·t); γ = 1/v, the running mean, unless given
+    sample_weight  w (n,) ≥ 0 of exact, the streams and random (which draws by it); 1 each unless given. A point of
+                   weight 0 moves no centroid, but is assigned to one
 
-    The result depends on the values and the seed alone; except for the streams, not on the order of the
-    points. K = n gives the points themselves. Raises ValueError for points that are not a finite (n, d)
-    array, for K < 1 or K > n, and for options that make no sense.
+    Distances are float32's, about the mean, which goes in float64: float64 points may lie at any offset. The result
+    depends on the values and the seed alone; except for the streams, not on the order of the points. K = n gives the
+    points themselves. Raises ValueError for points that are not a dense, finite, real (n, d) array or whose squared
+    distances leave float32, for K < 1 or K > n, and for options that are out of bounds or not the method's.
     """
-    if method not in METHODS:
-        raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
-    data = partition.centre(check_points(z, num_points))
-    x, order, rng = data.x, data.order, np.random.SeedSequence(seed)
-    centroids: Points | None = None
+    points = check_points(z, num_points)
+    options = {"num_starts": num_starts, "batch_size": batch_size, "step": step, "sample_weight": sample_weight}
+    check_options(method, num_points, **options)
+    check_whole("seed", seed, least=0)
+    w = None if sample_weight is None else check_weights(sample_weight, len(points), num_points)
+    data = partition.centre(points, w)
+    part = _of_positive_weight(data)
     starts = 1
-    if num_points == len(x):
-        assignment = np.arange(num_points)
-    elif method in ("exact", "balanced"):
-        assignment, starts = exact.best_partition(x, num_points, num_starts, rng), num_starts
-        if method == "balanced":
-            assignment = balanced.balance(x, assignment, num_points)
-    elif method == "random":
-        assignment, centroids = _random_points(x, num_points, rng)
-    elif method == "clvq":
-        assignment, centroids = partition.assign_all(x, streaming.clvq(x, num_points, rng, step))
-    else:
-        given, drop_last = x[np.argsort(order)], method == "stream-d4m"
-        streamed = streaming.stream(given, num_points, rng, batch_size, drop_last=drop_last)
-        assignment, centroids = partition.assign_all(x, streamed)
+    if num_points < len(part.x) and method in ("exact", "balanced"):
+        starts = num_starts or NUM_STARTS
+    assignment, centroids = _cells(part, num_points, method, np.random.SeedSequence(seed), starts, batch_size, step)
     if centroids is None:
-        centroids = partition.cell_means(x, assignment, num_points)
-    squares = partition.own_squares(x, assignment, centroids)
+        centroids = partition.cell_means(part.x, assignment, num_points, part.weights)
+    if data.weights is not None:
+        everyone, _ = partition.assign(data.x, centroids)
+        everyone[data.weights > 0] = assignment
+        assignment = everyone
+    squares = partition.own_squares(data.x, assignment, centroids)
     return finish(data, assignment, centroids, squares, method=method, starts=starts)
+
+
+def _of_positive_weight(data: Centred) -> Centred:
+    """The points that may move a centroid; `order` leads from them to the order in which they were given."""
+    if data.weights is None:
+        return data
+    kept = data.weights > 0
+    return Centred(data.x[kept], data.weights[kept], data.offset, data.order[kept])
+
+
+def _cells(
+    data: Centred,
+    num_points: int,
+    method: Method,
+    rng: np.random.SeedSequence,
+    num_starts: int,
+    batch_size: int | None,
+    step: tuple[float, float] | None,
+) -> tuple[Index, Points | None]:
+    """Cells (n,), none empty, and the centroids (K, d) where they are not the means of their cells."""
+    x, w = data.x, data.weights
+    if num_points == len(x):
+        return np.arange(num_points), None
+    if method in ("exact", "balanced"):
+        assignment = exact.best_partition(x, num_points, num_starts, rng, w)
+        return (balanced.balance(x, assignment, num_points) if method == "balanced" else assignment), None
+    if method == "random":
+        return _random_points(x, num_points, rng, w)
+    if method == "clvq":
+        return partition.assign_all(x, streaming.clvq(x, num_points, rng, step))
+    given = np.argsort(data.order)
+    streamed = streaming.stream(
+        x[given], num_points, rng, batch_size, None if w is None else w[given], drop_last=method == "stream-d4m"
+    )
+    return partition.assign_all(x, streamed)
 
 
 def finish(
@@ -109,38 +142,32 @@ def finish(
     Sorts the cells, and undoes centring and order.
     """
     num_points = len(centroids)
-    cells = partition.by_mass(assignment, num_points)  # (K,)
-    assignment = np.argsort(cells)[assignment]
+    masses = partition.masses_of(assignment, num_points, data.weights)  # v (K,)
+    moving = assignment if data.weights is None else assignment[data.weights > 0]
+    cells = partition.by_mass(moving, masses)  # (K,)
+    assignment, masses = np.argsort(cells)[assignment], masses[cells]
     given = np.empty(len(assignment), np.int32)
     given[data.order] = assignment
-    inertia = float(squares.sum(dtype=np.float64))
+    inertia = float(squares.sum(dtype=np.float64) if data.weights is None else data.weights @ squares)
     return Quantization(
         centroids=centroids[cells] + data.offset,
         counts=np.bincount(assignment, minlength=num_points).astype(np.int64),
+        masses=masses / masses.sum(),
         assignment=given,
         inertia=inertia,
-        w2=float(np.sqrt(inertia / len(assignment))),
+        w2=float(np.sqrt(inertia / masses.sum())),
         medoids=data.order[partition.medoids(squares, assignment, num_points)].astype(np.int64),
         method=method,
         starts=starts,
     )
 
 
-def check_points(z: ArrayLike, num_points: int) -> Points:
-    """The points as a float32 array (n, d), or a ValueError that says what is wrong with them or with K."""
-    z = np.ascontiguousarray(z, dtype=np.float32)
-    if z.ndim != 2 or z.shape[1] == 0:
-        raise ValueError(f"points must be an (n, d) array, got shape {z.shape}; flatten latents to (n, C·H·W)")
-    if not 1 <= num_points <= len(z):
-        raise ValueError(f"{num_points} points asked for, but the class has {len(z)}; ask for 1 to {len(z)}")
-    if not np.isfinite(z).all():
-        raise ValueError(f"{int((~np.isfinite(z)).any(axis=1).sum())} of {len(z)} points are not finite")
-    return z
-
-
-def _random_points(x: Points, num_points: int, seed: np.random.SeedSequence) -> tuple[Index, Points]:
-    """K of the points drawn without replacement; each keeps its own cell, also among equal points."""
-    chosen = np.random.default_rng(seed).choice(len(x), num_points, replace=False)
+def _random_points(
+    x: Points, num_points: int, seed: np.random.SeedSequence, weights: Weights | None
+) -> tuple[Index, Points]:
+    """K of the points drawn by weight without replacement; each keeps its own cell, also among equal points."""
+    p = None if weights is None else weights / weights.sum()
+    chosen = np.random.default_rng(seed).choice(len(x), num_points, replace=False, p=p)
     assignment, _ = partition.assign(x, x[chosen])
     assignment[chosen] = np.arange(num_points)
     return assignment, x[chosen]

@@ -10,25 +10,30 @@ from __future__ import annotations
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
 
-from ddoq_core.cluster.partition import Points
+from ddoq_core.cluster.partition import Points, Weights
 
 
 def stream(
-    x: Points, num_points: int, seed: np.random.SeedSequence, batch_size: int | None, *, drop_last: bool
+    x: Points,
+    num_points: int,
+    seed: np.random.SeedSequence,
+    batch_size: int | None,
+    weights: Weights | None = None,
+    *,
+    drop_last: bool,
 ) -> Points:
     """Centroids (K, d) after one pass of scikit-learn's partial_fit over x (n, d) in the given order.
 
-    Source: D4M (arXiv 2407.15138), which drops the points of the last incomplete batch (`drop_last`).
-    Raises ValueError for a batch smaller than K.
+    A batch moves a centroid to the weighted mean of all it has won: c ← (v·c + Σ w_i x_i) / (v + Σ w_i).
+    Source: Sculley, "Web-scale k-means clustering" (WWW 2010), as D4M (arXiv 2407.15138) runs it, which drops the
+    points of the last incomplete batch (`drop_last`).
     """
-    size = num_points if batch_size is None else batch_size
-    if size < num_points:
-        raise ValueError(f"batch_size {size} is smaller than the {num_points} points asked for")
-    size = min(size, len(x))
+    size = min(num_points if batch_size is None else batch_size, len(x))
     model = MiniBatchKMeans(num_points, random_state=int(seed.generate_state(1)[0]), compute_labels=False)
     end = len(x) // size * size if drop_last else len(x)
     for start in range(0, end, size):
-        model.partial_fit(x[start : start + size])
+        batch = slice(start, start + size)
+        model.partial_fit(x[batch], sample_weight=None if weights is None else weights[batch])
     return np.asarray(model.cluster_centers_, dtype=np.float32)
 
 
@@ -39,8 +44,6 @@ def clvq(x: Points, num_points: int, seed: np.random.SeedSequence, step: tuple[f
     1), or γ_t = a/(a + b·t) for `step` = (a, b). The first K points are the first centroids.
     Source: arXiv 2501.07681; Pagès, "Introduction to vector quantization" (ESAIM Proc. 2015).
     """
-    if step is not None and not (step[0] > 0 and step[1] >= 0):
-        raise ValueError(f"step (a, b) needs a > 0 and b ≥ 0, got {step}")
     order = np.random.default_rng(seed).permutation(len(x))
     c = x[order[:num_points]]  # (K, d)
     squares = np.einsum("kd,kd->k", c, c)  # (K,)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import linregress
 
 from ddoq_core.cluster import partition
+from ddoq_core.cluster.checks import real_array
 
 
 def distortion(z: ArrayLike, points: ArrayLike) -> float:
@@ -62,7 +63,7 @@ def effective_dimension(num_points: ArrayLike, distances: ArrayLike) -> float:
 
 
 def _centred(z: ArrayLike, points: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Both sets less the mean of z, which keeps float32 products of far-away data accurate."""
-    z, points = np.asarray(z, np.float32), np.asarray(points, np.float32)
-    mean = z.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return z - mean, points - mean
+    """Both sets less the mean of z, which goes before float64 is rounded: far from the origin float32 is too coarse."""
+    z, points = real_array("points of the class", z), real_array("points", points)
+    mean = z.mean(axis=0, dtype=np.float64).astype(z.dtype)
+    return (z - mean).astype(np.float32), (points - mean).astype(np.float32)

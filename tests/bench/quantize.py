@@ -27,8 +27,8 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from ddoq_core import Quantization, class_weights, quantize
+from ddoq_core.cluster.checks import Method
 from ddoq_core.cluster.partition import assign
-from ddoq_core.cluster.quantize import Method
 from ddoq_core.measure.wasserstein import w2
 from tests.bench import latents
 from tests.bench.latents import Latents

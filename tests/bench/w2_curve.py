@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ddoq_core import quantize
-from ddoq_core.cluster.quantize import Method
+from ddoq_core.cluster.checks import Method
 from ddoq_core.measure.wasserstein import effective_dimension
 from tests.bench.latents import Latents
 

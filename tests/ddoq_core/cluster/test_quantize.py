@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 
 from ddoq_core import Quantization, quantize
 from ddoq_core.cluster.balanced import equal_cells
-from ddoq_core.cluster.quantize import METHODS, Method
+from ddoq_core.cluster.checks import METHODS, TAKEN_BY, Method
 from ddoq_core.measure.wasserstein import w2
 
 SHUFFLABLE = sorted(set(METHODS) - {"stream", "stream-d4m"})
@@ -158,6 +160,11 @@ def test_float16_points_are_taken_at_their_values() -> None:
     np.testing.assert_array_equal(half.centroids, single.centroids)
 
 
+def test_bool_and_integer_points_are_numbers() -> None:
+    z = np.random.default_rng(0).integers(0, 2, (40, 6))
+    np.testing.assert_array_equal(quantize(z, 3).assignment, quantize(z.astype(bool), 3).assignment)
+
+
 def test_exact_beats_twenty_runs_of_lloyd() -> None:
     z = np.random.default_rng(6).standard_normal((400, 64)).astype(np.float32)
     lloyd = KMeans(20, n_init=20, random_state=0).fit(z).inertia_
@@ -227,14 +234,95 @@ def test_clvq_with_inverse_counts_keeps_running_means() -> None:
         (np.zeros((3, 2, 2)), 1, {}, r"got shape \(3, 2, 2\)"),
         (np.array([[1.0], [np.nan]]), 1, {}, "1 of 2 points are not finite"),
         (np.eye(3), 2, {"method": "medians"}, "'medians' is not one of exact"),
+        (csr_array(np.eye(3)), 2, {}, r"sparse csr_array; pass them dense, as values\.toarray\(\)"),
+        (torch.eye(3, requires_grad=True), 2, {}, r"pass tensor\.detach\(\)\.float\(\)\.cpu\(\)"),
+        (torch.eye(3, dtype=torch.bfloat16), 2, {}, r"pass tensor\.detach\(\)\.float\(\)\.cpu\(\)"),
+        ([[1.0], [2.0, 3.0]], 1, {}, "points do not convert to an array"),
+        (np.eye(3) * 1j, 2, {}, "points are complex128; pass real numbers"),
+        (np.array([["a"], ["b"]]), 1, {}, "points have dtype <U1; pass numbers"),
+        (1e20 * np.eye(3), 2, {}, r"up to 6\.7e\+19 from their mean, whose square float32 cannot hold: rescale"),
+        (1e-30 * np.eye(3), 2, {}, "float32 cannot hold: rescale"),
+        (np.eye(3), "5", {}, "num_points must be a whole number, got '5'; pass an int"),
+        (np.eye(3), 1.5, {}, "num_points must be a whole number, got 1.5"),
+        (np.eye(3), True, {}, "num_points must be a whole number, got True"),
+        (np.eye(3), 2, {"seed": -1}, "seed must be at least 0, got -1"),
+        (np.eye(3), 2, {"method": "random", "num_starts": 3}, "method random takes no num_starts; leave it out, or"),
+        (np.eye(3), 2, {"batch_size": 3}, "method exact takes no batch_size; leave it out, or take method stream or"),
+        (np.eye(3), 2, {"step": (1, 1)}, "method exact takes no step; leave it out, or take method clvq"),
+        (np.eye(3), 2, {"method": "balanced", "sample_weight": [1, 1, 1]}, "method balanced takes no sample_weight"),
+        (np.eye(3), 2, {"sample_weight": [1, 1]}, r"shape \(3,\), one number for each point, got \(2,\)"),
+        (np.eye(3), 2, {"sample_weight": [1, -1, 1]}, "finite numbers ≥ 0, got -1.0"),
+        (np.eye(3), 2, {"sample_weight": [1, 0, 0]}, "2 points asked for, but 1 have a sample_weight above zero"),
         (np.eye(3), 2, {"num_starts": 0}, "num_starts must be at least 1, got 0"),
         (np.eye(5), 3, {"method": "stream", "batch_size": 2}, "batch_size 2 is smaller than the 3"),
         (np.eye(5), 3, {"method": "clvq", "step": (0.0, 1.0)}, "a > 0"),
     ],
 )
-def test_bad_input_is_refused_with_its_values(z: np.ndarray, k: int, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_bad_input_is_refused_with_its_values(z: Any, k: int, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as refusal:
         quantize(z, k, **options)
+    assert refusal.value.__context__ is None or refusal.value.__suppress_context__  # one error, not a chain
+
+
+def test_float64_points_keep_their_distances_at_any_offset() -> None:
+    z = blobs(300, 16, seed=4, spread=0.1).astype(np.float64)
+    near, far = quantize(z, 5), quantize(z + 1e8, 5)
+    assert far.inertia == pytest.approx(near.inertia, rel=1e-4)
+    assert far.centroids.dtype == np.float64
+    np.testing.assert_allclose(far.centroids - 1e8, near.centroids, atol=1e-5)
+    assert w2(z + 1e8, far.centroids, far.masses) == pytest.approx(far.w2, rel=1e-5)
+
+
+def test_float64_points_that_float32_holds_give_its_result() -> None:
+    z = blobs(150, 8, seed=5)
+    single, double = quantize(z, 6), quantize(z.astype(np.float64), 6)
+    np.testing.assert_array_equal(single.assignment, double.assignment)
+    np.testing.assert_array_equal(single.centroids, double.centroids.astype(np.float32))
+    assert single.inertia == double.inertia
+
+
+@pytest.mark.parametrize("method", TAKEN_BY["sample_weight"])
+def test_weights_of_one_are_no_weights(method: Method) -> None:
+    z = blobs(120, 8, seed=6)
+    plain, weighted = quantize(z, 7, method=method), quantize(z, 7, method=method, sample_weight=np.ones(120))
+    np.testing.assert_allclose(weighted.masses, weighted.counts / 120)
+    if method != "random":  # which draws another way
+        np.testing.assert_array_equal(weighted.assignment, plain.assignment)
+
+
+@settings(max_examples=30, deadline=None)
+@given(problem=problems(), method=st.sampled_from(TAKEN_BY["sample_weight"]), seed=st.integers(0, 99))
+def test_weighted_measures_are_true(problem: tuple[np.ndarray, int], method: Method, seed: int) -> None:
+    z, k = problem
+    w = np.random.default_rng(seed).exponential(size=len(z)) * (np.random.default_rng(seed + 1).random(len(z)) < 0.8)
+    w[:k] += 0.5
+    q = quantize(z, k, method=method, sample_weight=w)
+    in_cell = q.assignment == np.arange(k)[:, None]  # (K, n)
+    np.testing.assert_allclose(q.masses, in_cell @ w / w.sum())
+    squares = np.square(z.astype(np.float64) - q.centroids[q.assignment]).sum(axis=1)
+    assert q.inertia == pytest.approx(w @ squares, rel=1e-4, abs=1e-6)
+    assert q.w2 == pytest.approx(np.sqrt(q.inertia / w.sum()), abs=1e-9)
+    assert (np.diff(q.masses) <= 0).all() and q.masses.min() > 0
+    if method == "exact":
+        means = (in_cell * w) @ z.astype(np.float64) / (in_cell @ w)[:, None]
+        np.testing.assert_allclose(q.centroids, means, atol=1e-4)
+
+
+def test_a_point_of_weight_zero_moves_no_centroid() -> None:
+    z = blobs(100, 4, seed=7)
+    w = np.ones(100)
+    w[90:] = 0
+    some, all_of_them = quantize(z[:90], 6), quantize(z, 6, sample_weight=w)
+    np.testing.assert_allclose(all_of_them.centroids, some.centroids, atol=1e-5)
+    assert all_of_them.inertia == pytest.approx(some.inertia, rel=1e-5)
+    assert all_of_them.counts.sum() == 100
+
+
+def test_a_weighted_class_too_large_for_a_gram_matrix() -> None:
+    z = blobs(9000, 4, seed=8)
+    w = np.random.default_rng(0).exponential(size=9000)
+    plain = KMeans(5, n_init=5, random_state=0).fit(z, sample_weight=w).inertia_
+    assert quantize(z, 5, num_starts=2, sample_weight=w).inertia == pytest.approx(plain, rel=1e-3)
 
 
 def test_the_result_is_frozen() -> None:
