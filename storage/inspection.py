@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import zarr
 
-from storage.artifact import Mark, Plan, Record, damaged_files, load_saved
+from storage.artifact import Mark, Plan, Record, damaged_files, load_saved, mark_path
 from storage.files import list_files
 from storage.index import Index
 from storage.zarr_store import block_names, unreadable_images
@@ -102,8 +102,9 @@ def verify_folder(folder: Path) -> list[str]:
         lines.append(f"damaged: {name}, file record.json")
         record_path.unlink()
     for path in list_files(folder / "marks"):
-        unit, mark = _unit_of(folder, path), load_saved(Mark, path)
-        bad = [f"marks/{unit}.json"] if mark is None else damaged_files(folder, mark, deep=True)
+        mark = load_saved(Mark, path)
+        unit = mark.unit if mark else path.relative_to(folder / "marks").with_suffix("").as_posix()
+        bad = [path.relative_to(folder).as_posix()] if mark is None else damaged_files(folder, mark, deep=True)
         lines += [f"damaged: {name}, unit {unit}, file {file}{unreadable_images(folder / file)}" for file in bad]
         marked.add(unit)
         if bad:
@@ -122,7 +123,7 @@ def forget_units(path: Path, units: list[str]) -> list[str]:
     if unknown:
         raise NoArtifact(f"{path} has no unit {unknown[0]!r}: it has {', '.join(marks) or 'none'}")
     for unit in units:
-        _mark_path(folder, unit).unlink()
+        mark_path(folder, unit).unlink()
         for name in marks[unit].files:
             (folder / name).unlink(missing_ok=True)
     return [f"forgotten: {folder.parent.name}/{folder.name}, unit {unit}" for unit in units]
@@ -139,13 +140,5 @@ def _is_artifact(path: Path) -> bool:
 
 
 def _marks(folder: Path) -> dict[str, Mark]:
-    marks = {_unit_of(folder, path): load_saved(Mark, path) for path in list_files(folder / "marks")}
-    return {unit: mark for unit, mark in marks.items() if mark}
-
-
-def _unit_of(folder: Path, mark_path: Path) -> str:
-    return mark_path.relative_to(folder / "marks").with_suffix("").as_posix()
-
-
-def _mark_path(folder: Path, unit: str) -> Path:
-    return folder / "marks" / f"{unit}.json"
+    marks = [load_saved(Mark, path) for path in list_files(folder / "marks")]
+    return {mark.unit: mark for mark in marks if mark}
