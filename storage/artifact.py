@@ -29,7 +29,7 @@ from storage.files import (
     write_json,
     write_whole,
 )
-from storage.record import FileStamp, Mark, Plan, Record, damaged_files, load_saved
+from storage.record import FileStamp, Mark, Plan, Record, damaged_files, load_saved, mark_path
 
 
 class NotDone(RuntimeError):
@@ -115,13 +115,12 @@ class Artifact:
 
     def mark(self, unit: str) -> Mark | None:
         """The mark of a unit as it was written, without a look at the unit's files."""
-        return load_saved(Mark, self.path / "marks" / f"{unit}.json")
+        return load_saved(Mark, mark_path(self.path, unit))
 
     def marks(self) -> dict[str, Mark]:
         """All marks by unit name."""
-        folder = self.path / "marks"
-        names = [p.relative_to(folder).with_suffix("").as_posix() for p in list_files(folder)]
-        return {name: mark for name in names if (mark := self.mark(name))}
+        marks = [load_saved(Mark, path) for path in list_files(self.path / "marks")]
+        return {mark.unit: mark for mark in marks if mark}
 
     def num_marks(self) -> int:
         """How many units are marked, without reading the marks."""
@@ -157,7 +156,7 @@ class Artifact:
             seconds=clock.seconds,
             peak_bytes=clock.peak_bytes(),
         )
-        write_json(self.path / "marks" / f"{unit}.json", mark.model_dump())
+        write_json(mark_path(self.path, unit), mark.model_dump())
         self._progress_path(unit).unlink(missing_ok=True)
         return mark
 
@@ -182,7 +181,7 @@ class Artifact:
             shutil.rmtree(self.path, ignore_errors=True)
             return
         mark = self.mark(unit)
-        (self.path / "marks" / f"{unit}.json").unlink(missing_ok=True)
+        mark_path(self.path, unit).unlink(missing_ok=True)
         for name in mark.files if mark else []:
             (self.path / name).unlink(missing_ok=True)
 

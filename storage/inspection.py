@@ -91,8 +91,9 @@ def verify_folder(folder: Path) -> list[str]:
         lines.append(f"damaged: {name}, file record.json")
         record_path.unlink()
     for path in list_files(folder / "marks"):
-        unit, mark = _unit_of(folder, path), load_saved(Mark, path)
-        bad = [f"marks/{unit}.json"] if mark is None else damaged_files(folder, mark, deep=True)
+        mark = load_saved(Mark, path)
+        unit = mark.unit if mark else path.relative_to(folder / "marks").with_suffix("").as_posix()
+        bad = [path.relative_to(folder).as_posix()] if mark is None else damaged_files(folder, mark, deep=True)
         lines += [f"damaged: {name}, unit {unit}, file {file}{unreadable_images(folder / file)}" for file in bad]
         marked.add(unit)
         if bad:
@@ -124,7 +125,3 @@ def _artifact(path: Path) -> Artifact:
 
 def _is_artifact(path: Path) -> bool:
     return (path / "marks").is_dir()
-
-
-def _unit_of(folder: Path, mark_path: Path) -> str:
-    return mark_path.relative_to(folder / "marks").with_suffix("").as_posix()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.files import hash_file, sha256_of
+from storage.names import unit_path
 
 
 class _Saved(BaseModel):
@@ -78,6 +79,11 @@ class Record(_Saved):
     peak_bytes: int
     versions: dict[str, str]
     finished: float
+
+
+def mark_path(folder: Path, unit: str) -> Path:
+    """Where an artifact's folder keeps the mark of a unit."""
+    return folder / "marks" / f"{unit_path(unit)}.json"
 
 
 def damaged_files(folder: Path, mark: Mark, *, deep: bool = False) -> list[str]:

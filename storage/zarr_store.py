@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from storage.files import whole_folder
+from storage.names import file_name
 
 BLOCK_IMAGES = 2048  # images in one shard of latents: the unit that one task writes
 CHUNK_IMAGES = 64  # images that are decompressed together
@@ -36,7 +37,7 @@ class LatentStore:
 
     def prepare_class(self, name: str, rows: NDArray[np.int64], shape: tuple[int, ...]) -> None:
         """Make the empty arrays of a class, before any of its latents. Arrays that are there and fit are kept."""
-        folder = self.path / name
+        folder = class_folder(self.path, name)
         if self._is_prepared(name, rows, shape):
             return
         _root(self.path)
@@ -59,15 +60,15 @@ class LatentStore:
     def _is_prepared(self, name: str, rows: NDArray[np.int64], shape: tuple[int, ...]) -> bool:
         """Whether the class's arrays can be opened and are those of these rows."""
         try:
-            zarr.open_group(self.path / name, mode="r")
-            array = zarr.open_array(self.path / name / "latents", mode="r")
+            zarr.open_group(class_folder(self.path, name), mode="r")
+            array = zarr.open_array(class_folder(self.path, name) / "latents", mode="r")
             return array.shape == (len(rows), *shape) and np.array_equal(self.read_rows(name), rows)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # absent, or damaged: all its blocks are too
             return False
 
     def write_block(self, name: str, block: int, latents: NDArray[np.float16]) -> list[Path]:
         """Write one shard (at most BLOCK_IMAGES, C, H, W). Returns the files that make it up."""
-        array = zarr.open_array(self.path / name / "latents", mode="r+")
+        array = zarr.open_array(class_folder(self.path, name) / "latents", mode="r+")
         start = block * BLOCK_IMAGES
         expected = min(BLOCK_IMAGES, array.shape[0] - start)
         if latents.shape != (expected, *array.shape[1:]):
@@ -75,7 +76,7 @@ class LatentStore:
                 f"block {block} of class {name} takes {(expected, *array.shape[1:])}, got {latents.shape}: it must be "
                 "written whole, by one writer"
             )
-        folder = self.path / name
+        folder = class_folder(self.path, name)
         chunk = folder / "latents" / "c" / "/".join([str(block)] + ["0"] * (array.ndim - 1))
         chunk.unlink(missing_ok=True)  # zarr would read a last shard that is there, damaged or not, to fill it up
         array[start : start + expected] = latents
@@ -83,7 +84,7 @@ class LatentStore:
 
     def read_class(self, name: str) -> NDArray[np.float16]:
         """Latents (n, C, H, W) of a class, in the order of `rows`."""
-        return np.asarray(zarr.open_array(self.path / name / "latents", mode="r")[:])
+        return np.asarray(zarr.open_array(class_folder(self.path, name) / "latents", mode="r")[:])
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """(C, H, W) of the latents of a class."""
@@ -91,7 +92,7 @@ class LatentStore:
 
     def read_rows(self, name: str) -> NDArray[np.int64]:
         """Rows of the index (n,) that the class's latents were made from."""
-        return np.asarray(zarr.open_array(self.path / name / "rows", mode="r")[:])
+        return np.asarray(zarr.open_array(class_folder(self.path, name) / "rows", mode="r")[:])
 
 
 class ClassStore:
@@ -103,7 +104,7 @@ class ClassStore:
     def write_class(self, name: str, arrays: Mapping[str, NDArray[Any]], **attributes: Any) -> list[Path]:
         """Write the arrays of a class. Returns the folder that holds them."""
         _root(self.path)
-        folder = self.path / name
+        folder = class_folder(self.path, name)
         with whole_folder(folder) as scratch:
             group = zarr.open_group(scratch, mode="w", attributes=attributes)
             for key, value in arrays.items():
@@ -112,8 +113,13 @@ class ClassStore:
 
     def read_class(self, name: str) -> dict[str, NDArray[Any]]:
         """All arrays of a class by name."""
-        group = zarr.open_group(self.path / name, mode="r")
+        group = zarr.open_group(class_folder(self.path, name), mode="r")
         return {key: np.asarray(array[:]) for key, array in group.arrays()}
+
+
+def class_folder(store: Path, name: str) -> Path:
+    """The folder of a class in a store."""
+    return store / file_name(name)
 
 
 def block_names(name: str, num_images: int) -> list[str]:

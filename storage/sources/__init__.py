@@ -7,7 +7,7 @@ from pathlib import Path
 from storage.sources.archives import unpack
 from storage.sources.base import ArraySource, Source, content_hash, stat_hash
 from storage.sources.digits import DigitsSource
-from storage.sources.examination import check_refused, examine
+from storage.sources.examination import changed_images, check_refused, examine
 from storage.sources.folder import FolderSource
 from storage.sources.listing import WORDNET_ID, Listing, Location, RefusedImage, SourceError, class_order
 from storage.sources.parquet import ParquetSource
@@ -65,6 +65,7 @@ __all__ = [
     "SourceError",
     "TarSource",
     "WebDatasetSource",
+    "changed_images",
     "check_refused",
     "class_order",
     "content_hash",

@@ -10,6 +10,7 @@ import tarfile
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -22,15 +23,19 @@ from storage.sources.pictures import PILLOW_MAX_PIXELS
 from storage.sources.places import named_files
 
 TAR_SUFFIXES, GZIP_SUFFIXES = (".tar",), (".tar.gz", ".tgz")
+REMEDY = "fetch or write it again"
+MAX_RATIO = 100  # of unpacked to packed bytes; images hardly compress, and gzip reaches 1,000 on zeros
+SMALL_BYTES = 1 << 30  # which may be of any ratio
+MAX_FREE_SHARE = 0.95  # of the disk's free bytes
 
 
 class Member(NamedTuple):
-    """A file in a tar; `is_plain` is False for links and sparse files, whose bytes do not lie there."""
+    """A file in a tar. `other` says what it is if its bytes do not lie there: a link, a sparse file, a fifo."""
 
     name: str
     offset: int
     length: int
-    is_plain: bool
+    other: str = ""
 
 
 class TarFiles(FileSource):
@@ -76,49 +81,98 @@ class TarFiles(FileSource):
     def members(self, path: str) -> Iterator[Member]:
         """The files of a tar in their order. Raises SourceError for one that is damaged or cut off."""
         file_path = self.file_of(path)
-        with file_path.open("rb") as file:
+        with _opened(file_path) as file:
             yield from _members(file, 0, file_path)
 
     def members_inside(self, path: str, inner: Member) -> Iterator[Member]:
         """The files of a tar inside a tar; offsets are those in the outer one."""
         file_path = self.file_of(path)
-        with file_path.open("rb") as file:
+        end = inner.offset + inner.length
+        with _opened(file_path) as file:
             for member in _members(file, inner.offset, file_path):
-                if member.offset >= inner.offset + inner.length:
+                if member.offset >= end:
                     return
+                if member.offset + member.length > end:
+                    raise SourceError(f"tar {inner.name} in {file_path} was cut off: {REMEDY}")
                 yield member
 
 
 def unpack(archive: Path, plain: Path) -> None:
-    """Decompress an archive; the plain file is there whole or not at all. Raises SourceError."""
+    """Decompress an archive; the plain file is there whole or not at all.
+
+    Raises SourceError for one that is damaged, or that unpacks to more than the disk holds or than images ever do.
+    """
     try:
+        plain.parent.mkdir(parents=True, exist_ok=True)
         with gzip.open(archive) as compressed, whole_file(plain) as partial, partial.open("wb") as out:
-            shutil.copyfileobj(compressed, out, 1 << 20)
+            _copy(compressed, out, archive, plain.parent)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise SourceError(f"{archive} is damaged or cut off ({error}): fetch it again") from error
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise SourceError(
-            f"the disk of {plain.parent} is full, {archive} cannot be unpacked there: make room, or give another --root"
-        ) from error
+        if error.errno == errno.ENOSPC:
+            raise _full(archive, plain.parent) from error
+        raise SourceError(f"{archive} cannot be unpacked to {plain} ({error.strerror}): check both") from error
+
+
+def _copy(compressed: gzip.GzipFile, out: BinaryIO, archive: Path, folder: Path) -> None:
+    """Decompress as much as is allowed."""
+    free, packed = shutil.disk_usage(folder).free, archive.stat().st_size
+    most, num_bytes = max(MAX_RATIO * packed, SMALL_BYTES), 0
+    while data := compressed.read(1 << 20):
+        num_bytes += len(data)
+        if num_bytes > free * MAX_FREE_SHARE:
+            raise _full(archive, folder)
+        if num_bytes > most:
+            raise SourceError(
+                f"{archive} ({packed:,} bytes) unpacks to more than {most:,} bytes, {MAX_RATIO} times its size, which "
+                "images do not: if it is right, unpack it by hand, and give the .tar"
+            )
+        out.write(data)
+
+
+def _full(archive: Path, folder: Path) -> SourceError:
+    free = shutil.disk_usage(folder).free
+    return SourceError(
+        f"the disk of {folder} is full, {archive} cannot be unpacked there ({free:,} bytes are free, of which "
+        f"{1 - MAX_FREE_SHARE:.0%} are kept free): make room, or give another --root"
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise SourceError(f"tar {path} cannot be read ({error.strerror}): check the file and its rights") from error
 
 
 def _members(file: BinaryIO, start: int, path: Path) -> Iterator[Member]:
     """The files of the tar that begins at a byte of a file."""
     file.seek(start)
-    remedy = "fetch or write it again"
     try:
         tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (the caller closes the file)
         while info := tar.next():
             tar.members.clear()  # type: ignore[attr-defined]  # which would hold a million of them
+            if info.size < 0:
+                raise tarfile.ReadError(f"a size of {info.size}")
             if not info.isdir():
-                yield Member(info.name, info.offset_data, info.size, info.isreg() and not info.issparse())
+                yield Member(info.name, info.offset_data, info.size, _other_kind(info))
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes a damaged header for the end
-            raise SourceError(f"tar {path} is damaged at byte {tar.offset:,}: {remedy}")
-    except tarfile.TarError as error:
-        raise SourceError(f"tar {path} is damaged or cut off ({error}): {remedy}") from error
+            raise SourceError(f"tar {path} is damaged at byte {tar.offset:,}: {REMEDY}")
+    except SourceError:
+        raise
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:  # the last three of odd headers
+        raise SourceError(f"tar {path} is damaged or cut off ({error}): {REMEDY}") from error
+
+
+def _other_kind(info: tarfile.TarInfo) -> str:
+    if info.issparse():
+        return "a sparse file"
+    if info.isreg():
+        return ""
+    return "a link" if info.issym() or info.islnk() else "a fifo or device"
 
 
 def _is_gzipped(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -18,8 +19,10 @@ from storage.files import sha256_of
 from storage.sources.ground_truth import class_names
 from storage.sources.listing import SPLITS, Listing, ListingBuilder, Location, RefusedImage, SourceError
 from storage.sources.pictures import PILLOW_MAX_PIXELS, Unreadable, check_picture, read_picture
+from storage.sources.places import check_file, is_folder, other_kind
 
 OPEN_FILES = 64  # kept open between reads, by each process
+MAX_PIXEL_BYTES, MAX_METADATA_BYTES = 8, 64 << 20  # four channels of 16 bits that do not compress; profiles, previews
 
 
 class Source(ABC):
@@ -106,7 +109,7 @@ class FileSource(Source):
         *,
         max_pixels: int = PILLOW_MAX_PIXELS,
     ) -> None:
-        self.root = path if path.is_dir() else path.parent
+        self.root = path if is_folder(path) else path.parent
         self.places = [Place(path, "")] if val_path is None else [Place(path, "train"), Place(val_path, "val")]
         self.val_labels, self.max_pixels = val_labels, max_pixels
         self._file = lru_cache(OPEN_FILES)(_File)
@@ -138,6 +141,9 @@ class FileSource(Source):
             builder.add(name, "val", at)
 
     def read(self, location: Location) -> bytes:
+        if location.length > (most := MAX_PIXEL_BYTES * self.max_pixels + MAX_METADATA_BYTES):
+            reason = f"{location.length:,} bytes are more than the {most:,} of a picture of data.max_pixels"
+            raise RefusedImage(location.name, reason)
         try:
             data = self._file(str(self.file_of(location.path))).read(location.offset, location.length)
         except OSError as error:
@@ -187,17 +193,18 @@ def content_hash(data: bytes) -> str:
 
 
 def stat_hash(files: list[Path]) -> str:
-    """Changes when a file's name, size or time does. Raises SourceError for one that is not there."""
-    try:
-        return sha256_of([[str(f), (at := f.stat()).st_size, at.st_mtime_ns] for f in files])
-    except OSError as error:
-        raise SourceError(f"{error.filename} cannot be looked at ({error.strerror}): check the path") from error
+    """Changes when a file's name, size or time does. Raises SourceError for one that is not there, or is no file."""
+    for file in files:
+        check_file(file)
+    return sha256_of([[str(f), (at := f.stat()).st_size, at.st_mtime_ns] for f in files])
 
 
 class _File:
     """An open file, closed when the last thread that reads it lets go of it."""
 
     def __init__(self, path: str) -> None:
+        if other := other_kind(os.stat(path).st_mode):  # noqa: PTH116 (opening a fifo could take for ever)
+            raise OSError(errno.EINVAL, f"{other}, not a file")
         self._descriptor = os.open(path, os.O_RDONLY)
 
     def __del__(self) -> None:

@@ -1,15 +1,16 @@
-"""One pass over the bytes of every listed image, in threads: its hash, and whether it can be shown."""
+"""One pass over the bytes of every image, in threads: its hash, whether it can be shown, whether it has changed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from storage.cores import num_cores
-from storage.sources.base import Source
+from storage.sources.base import Source, content_hash
 from storage.sources.listing import REFUSED, Listing, Location, RefusedImage, SourceError, TableBuilder, locations
 
 BATCH_IMAGES = 1024  # of which the hashes wait as Python objects, and after which progress is told
@@ -43,11 +44,35 @@ def examine(source: Source, listing: Listing, max_refused: float, tell: Callable
     return Examined(images.filter(column.is_valid()), column.drop_null(), refused)
 
 
+def changed_images(source: Source, images: pa.Table, tell: Callable[[int, int], None]) -> Iterator[RefusedImage]:
+    """Read every image again on all cores, and yield those that are gone or have other bytes than when hashed.
+
+    source  one that has read nothing yet, as open files show what was there when they were opened
+    images  schema IMAGES and a column "hash", as an index's table has them
+    """
+    with ThreadPoolExecutor(num_cores()) as pool:
+        for start in range(0, len(images), BATCH_IMAGES):
+            batch = images.slice(start, BATCH_IMAGES)
+            compare = partial(_compare_one, source)
+            yield from filter(None, pool.map(compare, locations(batch), batch["hash"].to_pylist()))
+            tell(start + len(batch), len(images))
+
+
 def _examine_one(source: Source, location: Location) -> str | RefusedImage:
     try:
         return source.hash_checked(location)
     except RefusedImage as error:
         return error
+
+
+def _compare_one(source: Source, location: Location, known: str) -> RefusedImage | None:
+    try:
+        same = content_hash(source.read(location)) == known
+    except RefusedImage as error:
+        return error
+    except SourceError as error:  # the whole file is damaged
+        return RefusedImage(location.name, str(error))
+    return None if same else RefusedImage(location.name, "other bytes than when it was indexed")
 
 
 def _refused(batch: pa.Table, found: list[str | RefusedImage]) -> pa.Table:

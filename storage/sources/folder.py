@@ -19,6 +19,7 @@ from storage.sources.listing import (
     SourceError,
     is_image_name,
 )
+from storage.sources.places import is_folder
 
 
 class FolderSource(FileSource):
@@ -39,8 +40,8 @@ class FolderSource(FileSource):
         return super().list_images(), self._stats.hexdigest()
 
     def list_place(self, place: Place, builder: ListingBuilder) -> None:
-        has_splits = (place.path / "train").is_dir()
-        names = [name for name in SPLITS if (place.path / name).is_dir()] if has_splits else [""]
+        has_splits = is_folder(place.path / "train")
+        names = [name for name in SPLITS if is_folder(place.path / name)] if has_splits else [""]
         for name in names:
             split = split_in(place, name)
             for folder in _class_folders(place.path / name) if split is not None else []:
@@ -65,7 +66,7 @@ class FolderSource(FileSource):
 
 
 def _class_folders(place: Path) -> list[Path]:
-    return sorted(Path(entry.path) for entry in _scan(place) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(path for entry in _scan(place) if not entry.name.startswith(".") and is_folder(path := Path(entry)))
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:
@@ -74,3 +75,5 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
             return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         raise SourceError(f"data folder {folder} does not exist: give the path of a folder of class folders") from None
+    except (OSError, ValueError) as error:
+        raise SourceError(f"data folder {folder} cannot be read ({error}): check the path and its rights") from error

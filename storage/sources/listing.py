@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -156,6 +157,8 @@ def _settle_test(table: pa.Table, has_val: bool | None) -> pa.Table:
 
 def clean_class_name(name: str) -> str:
     """A class's name as a group of a zarr store, with "/" replaced. Raises SourceError for one that cannot be."""
+    if "\0" in name:
+        raise SourceError(f"class {reprlib.repr(name)} has a NUL in it, which no file's name can: rename it")
     cleaned = name.replace("/", "-")
     if cleaned.startswith("__") or not cleaned.strip("."):
         raise SourceError(f"class {name!r} starts with '__' or is empty, which a zarr store cannot hold: rename it")

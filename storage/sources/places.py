@@ -3,33 +3,80 @@
 from __future__ import annotations
 
 import glob
+import math
 import re
+import stat
 from pathlib import Path
 
 from storage.sources.listing import SourceError
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+MAX_RANGE = 1_000_000  # files
+OTHER_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a fifo",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def named_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The files of a place in one order; of a folder those with the suffixes. Raises SourceError for none, or a gap."""
-    if path.is_dir():
-        found = sorted(file for file in path.iterdir() if _fits(file.name, suffixes))
-    elif path.exists():
-        found = [path]
-    elif RANGE.search(str(path)):
-        found = [Path(name) for name in _expand(str(path))]
-        absent = [file for file in found if not file.is_file()]
-        if absent:
-            raise SourceError(f"{len(absent)} of {len(found)} files of {path} are missing, the first is {absent[0]}")
-    else:
-        found = sorted(Path(name) for name in glob.glob(str(path)) if _fits(name, suffixes))  # noqa: PTH207
+    """The files of a place in one order; of a folder those with the suffixes. Raises SourceError for none, or a gap,
+    and for what is no file: to open a fifo could take for ever."""
+    try:
+        found = _found(path, suffixes)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be looked at ({error.strerror}): check the path") from error
     if not found:
         raise SourceError(
             f"no {' '.join(suffixes)} files at {path}: give a file, a folder of such files, a pattern like "
             f"images-*{suffixes[0]}, or a range like images-{{000..146}}{suffixes[0]}"
         )
+    for file in found:
+        check_file(file)
     return found
+
+
+def _found(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if _fits(file.name, suffixes))
+    if path.exists():
+        return [path]
+    if not RANGE.search(str(path)):
+        return sorted(Path(name) for name in glob.glob(str(path)) if _fits(name, suffixes))  # noqa: PTH207
+    count = math.prod(max(int(last) - int(first) + 1, 0) for first, last in RANGE.findall(str(path)))
+    if count > MAX_RANGE:
+        raise SourceError(f"{path} means {count} files, more than {MAX_RANGE}: check the range")
+    found = [Path(name) for name in _expand(str(path))]
+    absent = [file for file in found if not file.exists()]
+    if absent:
+        raise SourceError(f"{len(absent)} of {len(found)} files of {path} are missing, the first is {absent[0]}")
+    return found
+
+
+def check_file(path: Path) -> None:
+    """Raise SourceError for a path that cannot be looked at, or is no file."""
+    try:
+        other = other_kind(path.stat().st_mode)
+    except (OSError, ValueError) as error:  # of a name with a NUL it is a ValueError
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SourceError(f"{path} cannot be looked at ({reason}): check the path") from error
+    if other:
+        raise SourceError(f"{path} is {other}, not a file: move it away, or give another path")
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; one that cannot be looked at is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def other_kind(mode: int) -> str:
+    """What something is that is no file; "" for a file."""
+    return "" if stat.S_ISREG(mode) else OTHER_KINDS.get(stat.S_IFMT(mode), "something else")
 
 
 def _fits(name: str, suffixes: tuple[str, ...]) -> bool:

@@ -25,10 +25,11 @@ class TarSource(TarFiles):
             split = split_in(place, folders[-2] if len(folders) > 1 else "")
             if not class_name or class_name.startswith(".") or class_name in SPLITS or split is None:
                 continue
-            if member.is_plain:
-                builder.add(class_name, split, _location(path, member))
+            at = _location(path, member)
+            if member.other:
+                builder.refuse(class_name, split, at.name, f"{member.other} inside the tar, not a file")
             else:
-                builder.refuse(class_name, split, _location(path, member).name, "a link inside the tar, not a file")
+                builder.add(class_name, split, at)
 
     def list_flat(self, place: Place) -> Iterator[tuple[str, Location]]:
         for path in map(self.path_of, self._tars[place]):
@@ -37,7 +38,7 @@ class TarSource(TarFiles):
 
     def _images(self, path: str) -> Iterator[Member]:
         for member in self.members(path):
-            if member.name.endswith(".tar") and member.is_plain:
+            if member.name.endswith(".tar") and not member.other:
                 for image in self.members_inside(path, member):
                     if _is_image(image):
                         yield image._replace(name=f"{member.name}/{image.name}")

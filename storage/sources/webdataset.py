@@ -14,6 +14,7 @@ from storage.sources.base import Place
 from storage.sources.listing import ListingBuilder, Location
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+MAX_LABEL_BYTES = 1 << 20
 JSON_KEYS = ("label", "cls", "class")
 
 
@@ -30,8 +31,10 @@ class WebDatasetSource(TarFiles):
             for image in images:
                 at = Location(path, image.offset, image.length, image.name)
                 try:
-                    if len(images) > 1 or not image.is_plain:
-                        raise ValueError("not the only image of its sample" if image.is_plain else "a link, not a file")
+                    if image.other:
+                        raise ValueError(f"{image.other}, not a file")
+                    if len(images) > 1:
+                        raise ValueError("not the only image of its sample")
                     builder.add(self._label(path, members), place.split, at)
                 except ValueError as error:
                     builder.refuse("", place.split, at.name, str(error))
@@ -41,13 +44,20 @@ class WebDatasetSource(TarFiles):
         by_extension = {_key_and_extension(member)[1]: member for member in members}
         for extension, parse in (("cls", bytes.decode), ("json", _label_in_json)):
             if member := by_extension.get(extension):
+                if member.other or member.length > MAX_LABEL_BYTES:
+                    raise ValueError(
+                        f"its .{extension} is {member.other or f'of {member.length:,} bytes'}, not a label"
+                    )
                 label = parse(self.read(Location(path, member.offset, member.length, member.name))).strip()
                 return str(int(label)) if label.isascii() and label.isdigit() else label
         raise ValueError("its sample has no .cls and no .json")
 
 
 def _label_in_json(data: bytes) -> str:
-    fields = json.loads(data)
+    try:
+        fields = json.loads(data)
+    except RecursionError:
+        raise ValueError("its .json is nested too deeply") from None
     for key in JSON_KEYS:
         if isinstance(fields, dict) and isinstance(fields.get(key), int | str):
             return str(fields[key])

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from storage.index import Index
-from storage.sources import DigitsSource, FolderSource, class_order, examine
+from storage.sources import DigitsSource, FolderSource, SourceError, class_order, examine
 from storage.sources.listing import clean_class_name
 from tasks.inputs.stores import indexed
 from tasks.recipe.settings import DataConfig
@@ -74,6 +75,12 @@ def test_names_that_are_all_numbers_are_ordered_as_numbers_and_others_as_strings
     assert class_order(["10", "9", "a"]) == ("10", "9", "a")
     assert class_order(["n02", "n01", "n01"]) == ("n01", "n02")
     assert clean_class_name("n/a, none") == "n-a, none"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a\0b", "__x"])
+def test_what_cannot_be_a_class_is_refused_by_name(name: str) -> None:
+    with pytest.raises(SourceError, match=r"^class '.*' (has a NUL in it|starts with '__' or is empty).*: rename it$"):
+        clean_class_name(name)
 
 
 def test_an_index_comes_back_as_written_and_plain_parquet_reads_it(tmp_path: Path) -> None:

@@ -80,9 +80,8 @@ def test_a_column_that_cannot_be_found_is_named_with_those_that_are(tmp_path: Pa
     path = write(tmp_path / "x.parquet", [0], **columns)
     if "image" in columns:
         pq.write_table(pa.table({"label": [0], "text": ["a"]}), path)
-        assert len(ParquetSource(path).list_images().images) == 1
         with pytest.raises(SourceError, match=r"has no image column among label, text: call it 'image'"):
-            read_all(ParquetSource(path))
+            ParquetSource(path).list_images()
     else:
         with pytest.raises(SourceError, match=r"has no label column among id, image, what: call it 'label'"):
             ParquetSource(path).list_images()
