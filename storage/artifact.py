@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.clock import Clock, versions
+from storage.errors import UserError
 from storage.files import (
     canonical_json,
     drop_leftovers,
@@ -101,7 +102,7 @@ class Record(_Saved):
     finished: float
 
 
-class NotDone(RuntimeError):
+class NotDone(UserError, RuntimeError):
     """An artifact is needed that is not complete."""
 
 

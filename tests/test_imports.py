@@ -20,6 +20,9 @@ def loaded_by(statement: str) -> set[str]:
     [
         ("ddoq_core", {"prefect", "zarr", "dask", "distributed", "torch"}),
         ("flows.distill", {"torch", "diffusers", "timm", "torchvision", "transformers"}),
+        ("flows.cli", {"prefect", "torch", "zarr", "dask", "distributed", "pyarrow", "sklearn"}),
+        ("flows.local", {"prefect", "torch", "zarr", "dask", "distributed", "pyarrow", "sklearn"}),
+        ("tasks.inputs.data", {"prefect", "torch", "zarr", "dask", "distributed", "sklearn"}),
         ("tasks.inputs.checks", {"torch", "diffusers", "timm"}),
         ("tasks.recipe.settings", {"prefect", "torch", "zarr", "dask"}),
         ("storage.inspection", {"prefect", "dask", "distributed", "torch"}),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from storage.errors import UsageError
 from storage.files import whole_folder
 from tasks.export.card import Distilled, card_text
 
@@ -21,11 +22,11 @@ IMAGES_PER_TAR = 10_000
 
 
 def export(distilled: Distilled, form: str, out: Path) -> None:
-    """Write the set into a new folder. Raises ValueError for an unknown form or a folder that is not empty."""
+    """Write the set into a new folder. Raises UsageError for an unknown form or a folder that is not empty."""
     if form not in WRITERS:
-        raise ValueError(f"unknown format {form!r}: there are {', '.join(WRITERS)}")
+        raise UsageError(f"unknown format {form!r}: there are {', '.join(WRITERS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is not an empty folder: give another with --out")
+        raise UsageError(f"{out} is not an empty folder: give another with --out")
     with whole_folder(out) as folder:
         WRITERS[form](distilled, folder)
         if not (folder / CARD).exists():
