@@ -1,46 +1,62 @@
-"""Recipes: the entries of prefect.yaml that deploy the flow `distill`."""
+"""Recipes: the entries of prefect.yaml that deploy the flow `distill`.
+
+The catalogue travels with the package. A prefect.yaml of the current folder adds to it, or replaces entries of the
+same name; of a file that belongs to another project nothing is taken.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from storage.errors import UsageError
 from tasks.recipe.matrix import Matrix
 from tasks.recipe.settings import Recipe, Weighting
 
-
-class UsageError(ValueError):
-    """The user asked for something that cannot be; the message names the value and the remedy."""
-
-
-def catalogue_path() -> Path:
-    """prefect.yaml of the current folder, else of the checkout that this package lies in."""
-    here = Path("prefect.yaml")
-    return here if here.exists() else Path(__file__).parent.parent / "prefect.yaml"
-
-
-def deployments() -> list[dict[str, Any]]:
-    """All deployments of the catalogue."""
-    path = catalogue_path()
-    if not path.exists():
-        raise UsageError("there is no prefect.yaml here: run ddoq in a checkout of the project")
-    return list(yaml.safe_load(path.read_text())["deployments"])
+OURS, YOURS = Path(__file__).with_name("prefect.yaml"), Path("prefect.yaml")
+FLOW = ":distill"  # how the entrypoint of a recipe ends
 
 
 def recipes() -> dict[str, dict[str, Any]]:
-    """Recipe parameters by name."""
-    return {d["name"]: d["parameters"]["recipe"] for d in deployments() if d["entrypoint"].endswith(":distill")}
+    """Recipe parameters by name. Raises UsageError for a prefect.yaml here that speaks of `distill` and is no YAML."""
+    return {**dict(_recipes_in(OURS)), **dict(_recipes_in(YOURS))}
+
+
+def _recipes_in(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Names and parameters of the deployments that are ours."""
+    tree = _read(path)
+    deployments = tree.get("deployments") if isinstance(tree, dict) else None
+    for deployment in deployments if isinstance(deployments, list) else []:
+        match deployment:
+            case {"name": str(name), "entrypoint": str(entrypoint), "parameters": {"recipe": dict(recipe)}}:
+                if entrypoint.endswith(FLOW):
+                    yield name, recipe
+
+
+def _read(path: Path) -> Any:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError):  # absent, a folder, another's
+        return None
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        if FLOW not in text:
+            return None
+        problem = " ".join(str(error).split())
+        raise UsageError(f"{path.absolute()} is no YAML ({problem}): mend it, or run ddoq elsewhere") from error
 
 
 def load_recipe(name: str, ipc: int | None = None, settings: list[str] | None = None) -> Recipe:
     """A recipe of the catalogue with `--ipc` and `--set name=value` applied. Raises UsageError."""
     known = recipes()
     if name not in known:
-        raise UsageError(f"unknown recipe {name!r}: there are {', '.join(sorted(known))} (see prefect.yaml)")
+        raise UsageError(f"unknown recipe {name!r}: there are {', '.join(sorted(known))} (see ddoq recipes)")
     changes = dict(_parse(setting) for setting in settings or [])
     if ipc is not None:
         changes["ipc"] = ipc

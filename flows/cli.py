@@ -4,48 +4,73 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from flows.catalogue import UsageError, load_recipe, matrix_of, recipes, weighting_of
-from flows.server import ServerError, prefect_server
+from flows.catalogue import load_recipe, matrix_of, recipes, weighting_of
+from flows.errors import DEBUG, TERMINATED, Terminated
+from flows.errors import clear_errors as _clear_errors
+from flows.server import prefect_server
+from flows.workers import num_workers
+from storage.errors import UsageError
 from tasks.recipe.matrix import Matrix, check_changes
 from tasks.recipe.settings import STAGES, Recipe
 
 app = typer.Typer(
     name="ddoq",
-    help="Distil a data set into a few weighted images per class. Try it: ddoq run digits",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
-TERMINATED = 128 + signal.SIGTERM
-GO_ON = "run the same command again to go on"
+console = Console(markup=False)
 
-RecipeName = Annotated[str, typer.Argument(help="a recipe of prefect.yaml, e.g. digits (see: ddoq recipes)")]
+RecipeName = Annotated[str, typer.Argument(help="e.g. digits (see: ddoq recipes)")]
 Ipc = Annotated[int | None, typer.Option("--ipc", help="images per class, instead of the recipe's")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="another setting, e.g. --set decode.strength=0.2")]
 Root = Annotated[Path, typer.Option("--root", help="the folder of all artifacts")]
-Cluster = Annotated[str | None, typer.Option("--cluster", help="address of a Dask scheduler, e.g. tcp://10.0.0.1:8786")]
-Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="local worker processes; one per core if not given")
+Cluster = Annotated[
+    str | None,
+    typer.Option("--cluster", help="address of a Dask scheduler, e.g. tcp://10.0.0.1:8786; else DDOQ_CLUSTER"),
 ]
+Workers = Annotated[
+    str | None,
+    typer.Option("--workers", metavar="N", help="local worker processes; else DDOQ_WORKERS, or one per core"),
+]
+
+
+@app.callback(invoke_without_command=True)
+def ddoq(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="show the version")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error, as DDOQ_DEBUG=1")] = False,
+) -> None:
+    """Distil a data set into a few weighted images per class. Try it: ddoq run digits"""
+    if debug:
+        os.environ[DEBUG] = "1"
+    if show_version:
+        console.print(f"ddoq {version('ddoq')}", highlight=False)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        console.print(context.get_help())
+        raise typer.Exit(2)
 
 
 @app.command("recipes")
 def list_recipes() -> None:
-    """List the recipes of the catalogue and what each claims."""
+    """List the recipes of the catalogue and what each claims.
+
+    The catalogue comes with ddoq. A prefect.yaml in the current folder adds recipes, or replaces those of the same
+    name, by its deployments of our flow: those whose entrypoint ends in ":distill" and whose parameters have a
+    "recipe". Nothing else in it is looked at.
+    """
     with _clear_errors():
         for name, parameters in recipes().items():
-            console.print(f"[bold]{name}[/]  {parameters.get('claim', '')}")
+            console.print(Text.assemble((name, "bold"), "  ", str(parameters.get("claim", ""))))
 
 
 @app.command()
@@ -136,7 +161,7 @@ def verify(root: Annotated[Path, typer.Argument(help="a run root or one artifact
     """Read every file and compare it with its checksum. The next run makes damaged units anew."""
     from storage.inspection import artifact_folders, verify_folder
 
-    with _clear_errors():
+    with _clear_errors(root):
         folders = artifact_folders(root)
         damaged = [line for folder in folders for line in verify_folder(folder)]
     for line in damaged:
@@ -200,23 +225,25 @@ def _run(
     settings: list[str] | None,
     root: Path,
     cluster: str | None,
-    workers: int | None,
+    workers: str | None,
     matrix: Matrix | None = None,
 ) -> None:
     """Run a flow on a recipe of the catalogue, in this process, and show what it found."""
     start = time.monotonic()
-    with _clear_errors():
+    from flows import local
+
+    with _clear_errors(root):
+        number = num_workers(workers)
         recipe = load_recipe(name, ipc, settings)
+        local.check_settings(recipe if matrix is None else matrix.recipe(recipe, max(matrix.ipc)))
         _check_writable(root)
         with prefect_server(root) as server:
-            from flows import local
-
             local.check(recipe if matrix is None else matrix.recipe(recipe, max(matrix.ipc)), root)
             with console.status("starting the Prefect server"):
                 local.prepare()
                 server.wait()
             own = {} if matrix is None else {"matrix": matrix}
-            found = local.execute(flow, recipe, root, cluster=cluster, workers=workers, **own)
+            found = local.execute(flow, recipe, root, cluster=cluster, workers=number, **own)
     from flows.summary import show, show_comparison
 
     seconds = time.monotonic() - start
@@ -224,29 +251,6 @@ def _run(
         show(console, recipe, found, seconds)
     else:
         show_comparison(console, name, found, seconds)
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """One line for what the user can mend (exit code 2 before the run, 1 in it), 130 or 143 for a signal."""
-    from flows.local import RunFailed
-    from storage.artifact import NotDone
-
-    try:
-        yield
-    except (UsageError, ServerError, NotDone, RunFailed, ValueError, OSError) as error:
-        _fail(error, 1 if isinstance(error, RunFailed | ServerError) else 2)
-    except KeyboardInterrupt:
-        _fail(RuntimeError(f"interrupted: {GO_ON}"), 130)
-    except SystemExit as error:
-        if error.code == TERMINATED:
-            _fail(RuntimeError(f"terminated: {GO_ON}"), TERMINATED)
-        raise
-
-
-def _fail(error: BaseException, code: int) -> None:
-    Console(stderr=True).print(f"[bold red]ddoq:[/] {error}", soft_wrap=True, highlight=False)
-    raise typer.Exit(code)
 
 
 def _check_writable(root: Path) -> None:
@@ -261,8 +265,13 @@ def _check_writable(root: Path) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    app()
+    signal.signal(signal.SIGTERM, _terminate)
+    with _clear_errors():
+        app()
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated(TERMINATED)
 
 
 __all__ = ["Recipe", "app", "main"]

@@ -23,6 +23,7 @@ from tasks import (
     train,
 )
 from tasks.inputs.checks import check_prior
+from tasks.inputs.data import check_counts
 from tasks.inputs.stores import indexed
 from tasks.recipe.matrix import Matrix
 from tasks.recipe.protocols import resolve
@@ -89,7 +90,7 @@ def comparison(run: Run, recipe: Recipe, matrix: Matrix) -> tuple[Artifact, dict
 
 def _base(run: Run, recipe: Recipe) -> Base:
     data, index = indexed(run.add_now(shard.plan(recipe, run.root)))
-    shard.check_counts(recipe.ipc, index.counts("train"))
+    check_counts(recipe.ipc, index.counts("train"))
     check_prior(recipe, index.classes)
     labels = resolve(recipe.train, recipe.ipc, len(index.classes)).labels
     models = {"autoencoder": run.add(autoencoder.plan(recipe, data))}

@@ -22,7 +22,7 @@ PUBLISH_SECONDS = 10.0
 @contextmanager
 def watching(run: Run, console: Console | None = None) -> Iterator[None]:
     """Show the progress of the run's stages while the block runs."""
-    watcher = _Watcher(run, console or Console(stderr=True))
+    watcher = _Watcher(run, console or Console(stderr=True, markup=False))
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(watcher.watch,), daemon=True, name="ddoq-progress")
     thread.start()
@@ -41,11 +41,11 @@ class _Watcher:
         self.published: dict[str, tuple[UUID, float]] = {}
         self.progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:<12}"),
+            TextColumn("{task.description:<12}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[count]:>9}"),
+            TextColumn("{task.fields[count]:>9}", markup=False),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )

@@ -23,6 +23,7 @@ from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 
 from flows.workers import num_workers
+from storage.errors import UsageError
 
 LOG_LEVEL = logging.CRITICAL  # a task's error reaches the run; what is left are farewells of processes that end
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -47,7 +48,15 @@ class Runner(DaskTaskRunner):
     def client(self) -> Any:
         if self._client is None:
             logging.getLogger("distributed").setLevel(LOG_LEVEL)
-        return super().client
+        try:
+            return super().client
+        except (OSError, ValueError) as error:
+            if self.address is None:
+                raise
+            raise UsageError(
+                f"no Dask scheduler answers at {self.address!r} ({error}): "
+                "start one, or leave --cluster and DDOQ_CLUSTER out"
+            ) from error
 
 
 def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskRunner[Any]:
@@ -107,7 +116,7 @@ def on_gpu() -> AbstractContextManager[Any]:
     try:
         runner.client.wait_for_workers(1, timeout=WAIT_SECONDS)
     except TimeoutError as error:
-        raise RuntimeError(f"no worker has joined {runner.address}: start some with `dask worker`") from error
+        raise UsageError(f"no worker has joined {runner.address}: start some with `dask worker`") from error
     workers = runner.client.scheduler_info(n_workers=-1)["workers"].values()
     if any(worker["resources"].get("GPU") for worker in workers):
         return dask.annotate(resources=ONE_GPU)

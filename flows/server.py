@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from storage.errors import UserError
+
 START_SECONDS = 120
 QUIET = {
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -29,8 +31,10 @@ QUIET = {
 }
 
 
-class ServerError(RuntimeError):
+class ServerError(UserError, RuntimeError):
     """The Prefect server did not come up."""
+
+    exit_code = 1
 
 
 class Server:
@@ -65,7 +69,8 @@ class Server:
         while time.monotonic() < limit:
             if self.process is not None and self.process.poll() is not None:
                 lines = self.log.read_text(errors="replace").strip().splitlines()
-                raise ServerError(f"the Prefect server ended at its start ({lines[-1:]}); see {self.log}")
+                last = lines[-1] if lines else "without a word"
+                raise ServerError(f"the Prefect server ended at its start ({last}); see {self.log}")
             try:
                 with urllib.request.urlopen(url, timeout=2):
                     return

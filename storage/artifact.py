@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.clock import Clock, versions
+from storage.errors import UserError
 from storage.files import (
     canonical_json,
     drop_leftovers,
@@ -32,7 +33,7 @@ from storage.files import (
 from storage.record import FileStamp, Mark, Plan, Record, damaged_files, load_saved, mark_path
 
 
-class NotDone(RuntimeError):
+class NotDone(UserError, RuntimeError):
     """An artifact is needed that is not complete."""
 
 

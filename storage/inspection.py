@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import zarr
 
 from storage.artifact import Artifact, NotDone
+from storage.errors import UserError
 from storage.files import list_files
 from storage.index import Index
 from storage.record import Mark, Record, damaged_files, load_saved
@@ -16,7 +17,7 @@ from storage.zarr_store import block_names, unreadable_images
 SHOWN = 20  # lines of what may be a thousand
 
 
-class NoArtifact(ValueError):
+class NoArtifact(UserError, ValueError):
     """A path is no artifact's folder."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ddoq_core.errors import InvalidInput
+
 ALPHAS = {"uniform": 0.0, "sqrt": 0.5, "mass": 1.0}
 
 
@@ -18,7 +20,7 @@ def class_weights(counts: ArrayLike, rule: str | float) -> NDArray[np.float64]:
     """
     v = np.asarray(counts, dtype=np.float64)
     if v.ndim != 1 or v.size == 0 or not (np.isfinite(v).all() and (v > 0).all()):
-        raise ValueError(f"counts must be a non-empty list of positive numbers, got {counts!r}")
+        raise InvalidInput(f"counts must be a non-empty list of positive numbers, got {counts!r}")
     p = v / v.sum()  # (K,)
     if rule == "sqrt-paper":
         return np.asarray(np.sqrt(len(p) * p))
@@ -35,8 +37,8 @@ def effective_sample_size(w: ArrayLike) -> float:
 def _alpha(rule: str | float) -> float:
     if isinstance(rule, str):
         if rule not in ALPHAS:
-            raise ValueError(f"weights {rule!r} is not one of {', '.join(ALPHAS)}, sqrt-paper or a number")
+            raise InvalidInput(f"weights {rule!r} is not one of {', '.join(ALPHAS)}, sqrt-paper or a number")
         return ALPHAS[rule]
     if not (np.isfinite(rule) and rule >= 0):
-        raise ValueError(f"the exponent of the weights must be a finite number ≥ 0, got {rule}")
+        raise InvalidInput(f"the exponent of the weights must be a finite number ≥ 0, got {rule}")
     return float(rule)

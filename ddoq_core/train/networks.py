@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ddoq_core.devices import best_device
+from ddoq_core.errors import InvalidInput
 from ddoq_core.train.convnets import ResNetAP10, convnet
 
 CONVNET = re.compile(r"convnet-(?P<depth>[1-9]\d*)-(?P<width>[1-9]\d*)")
@@ -70,7 +71,7 @@ def build_network(spec: ClassifierSpec, *, pretrained: bool = False) -> nn.Modul
     if spec.architecture == "resnetap-10":
         return ResNetAP10(spec.num_classes, spec.size_px)
     if not timm.is_model(name.split(".")[0]) or not set(changes) <= {SMALL_STEM, INSTANCE_NORM}:
-        raise ValueError(
+        raise InvalidInput(
             f"architecture {spec.architecture!r} is neither a timm model (with +{SMALL_STEM}, +{INSTANCE_NORM}) nor "
             "convnet-DEPTH-WIDTH nor resnetap-10"
         )
@@ -99,7 +100,7 @@ def _timm_model(spec: ClassifierSpec, pretrained: bool) -> nn.Module:
     try:
         described = timm.get_pretrained_cfg(spec.architecture)
     except RuntimeError as error:
-        raise ValueError(f"architecture {spec.architecture!r}: {error}") from error
+        raise InvalidInput(f"architecture {spec.architecture!r}: {error}") from error
     one_size = described is not None and described.fixed_input_size  # a transformer is built for pictures of one size
     size = {"img_size": spec.size_px} if one_size else {}
     return timm.create_model(spec.architecture, num_classes=spec.num_classes, pretrained=pretrained, **size)
@@ -109,7 +110,9 @@ def _shrink_stem(network: nn.Module, architecture: str) -> None:
     """The stem of ResNets for CIFAR (arXiv 1512.03385, section 4.2)."""
     stem = getattr(network, "conv1", None)
     if not isinstance(stem, nn.Conv2d) or not hasattr(network, "maxpool"):
-        raise ValueError(f"architecture {architecture!r}: only ResNets whose stem is one convolution can have another")
+        raise InvalidInput(
+            f"architecture {architecture!r}: only ResNets whose stem is one convolution can have another"
+        )
     network.conv1 = nn.Conv2d(3, stem.out_channels, 3, padding=1, bias=False)
     network.maxpool = nn.Identity()
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -119,6 +122,6 @@ def _normalise_by_instance(network: nn.Module, architecture: str) -> None:
     """Instance norm in the place of every batch norm, as IDC has it (arXiv 2205.14959)."""
     norms = {name: norm for name, norm in network.named_modules() if isinstance(norm, nn.BatchNorm2d)}
     if not norms or any(type(norm) is not nn.BatchNorm2d for norm in norms.values()):
-        raise ValueError(f"architecture {architecture!r} has no plain batch norm to replace")
+        raise InvalidInput(f"architecture {architecture!r} has no plain batch norm to replace")
     for name, norm in norms.items():
         network.set_submodule(name, nn.InstanceNorm2d(norm.num_features, affine=True))

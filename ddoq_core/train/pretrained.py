@@ -13,6 +13,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from ddoq_core.devices import best_device
+from ddoq_core.errors import InvalidInput
 from ddoq_core.imagenet import imagenet_index
 from ddoq_core.train.networks import Classifier, ClassifierSpec, build_classifier, build_network
 
@@ -27,7 +28,7 @@ def load_pretrained(spec: ClassifierSpec, class_names: Sequence[str]) -> Classif
     described = timm.get_pretrained_cfg(spec.architecture)
     num_classes = described.num_classes if described else None
     if num_classes is None:
-        raise ValueError(f"timm has no pretrained weights of {spec.architecture!r}")
+        raise InvalidInput(f"timm has no pretrained weights of {spec.architecture!r}")
     network = build_network(replace(spec, num_classes=num_classes), pretrained=True)
     _fit_head(network, num_classes, class_names, f"timm's {spec.architecture}")
     return _normalised(network)
@@ -74,7 +75,7 @@ def _fill(module: nn.Module, state: dict[str, Any], path: str) -> None:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"checkpoint {path} does not fit: {str(error).splitlines()[0]}") from error
+        raise InvalidInput(f"checkpoint {path} does not fit: {str(error).splitlines()[0]}") from error
 
 
 def _fit_head(network: Any, num_classes: int, class_names: Sequence[str], what: str) -> None:
@@ -84,13 +85,13 @@ def _fit_head(network: Any, num_classes: int, class_names: Sequence[str], what: 
         if num_classes == len(class_names):
             return
         unknown = next((name for name, row in zip(class_names, rows, strict=True) if row is None), class_names[0])
-        raise ValueError(
+        raise InvalidInput(
             f"{what} knows {num_classes} classes, and {unknown!r} of the recipe's {len(class_names)} is not among them "
             "by WordNet id: give a checkpoint of these classes, or no teacher.weights to train one"
         )
     head = network.get_classifier()
     if not isinstance(head, nn.Linear):
-        raise ValueError(f"{what} ends in {type(head).__name__}, of which single classes cannot be kept")
+        raise InvalidInput(f"{what} ends in {type(head).__name__}, of which single classes cannot be kept")
     weight, bias = head.weight.data[rows], head.bias.data[rows]
     network.reset_classifier(len(class_names))
     network.get_classifier().load_state_dict({"weight": weight, "bias": bias})

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.errors import UserError
+
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 IMAGE_SUFFIXES_TEXT = " ".join(IMAGE_SUFFIXES)
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}  # names in sources → ours
@@ -30,7 +32,7 @@ IMAGES = pa.schema(
 REFUSED = pa.schema([("path", pa.string()), ("class", pa.string()), ("split", pa.string()), ("reason", pa.string())])
 
 
-class SourceError(ValueError):
+class SourceError(UserError, ValueError):
     """A source is missing or not laid out as expected; the message names the value and the remedy."""
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from storage.artifact import Artifact, NotDone
+from storage.errors import UsageError
 from tasks.inputs.runs import KeptRun, kept_run, kept_runs
 from tasks.recipe.settings import Weighting
 
@@ -29,7 +30,7 @@ def choose(
     """The pictures of a recipe's newest run in a root, or of a folder, with their own weights and teacher.
 
     method, weights, teacher  instead of the run's first method, the method's rule, the run's teacher
-    Raises ValueError for what is none of these or ambiguous, NotDone for what is not finished.
+    Raises UsageError for what is none of these or ambiguous, NotDone for what is not finished.
     """
     run = kept_run(root / what)
     if run is not None:
@@ -40,19 +41,19 @@ def choose(
         if not folder.exists():
             raise NotDone(f"{what!r} is neither a recipe that was run in {root} nor a folder of pictures: run it first")
         if method:
-            raise ValueError(f"--method {method} goes with a recipe's name, and {what!r} is a folder: leave it out")
+            raise UsageError(f"--method {method} goes with a recipe's name, and {what!r} is a folder: leave it out")
         decode = Artifact.open(folder)
         run, rules = _made_for(folder, decode)
     if weights is None and len(set(rules)) != 1:
         found = f"of methods with weights {', '.join(map(str, rules))}" if rules else "of no run that is kept"
-        raise ValueError(f"{what} holds pictures {found}: say which rule with --weights")
+        raise UsageError(f"{what} holds pictures {found}: say which rule with --weights")
     judge = Artifact.open(teacher) if teacher else _teacher_of(run, decode.root)
     return Choice(decode, rules[0] if weights is None else weights, judge)
 
 
 def _pictures_of(run: KeptRun, method: str, root: Path) -> Artifact:
     if method not in run.recipe.methods:
-        raise ValueError(
+        raise UsageError(
             f"the run of {run.recipe.name} has no method {method!r}: it has {', '.join(run.recipe.methods)}"
         )
     pictures = run.pictures_of(method)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from storage.errors import UsageError
 from storage.files import whole_folder
 from tasks.export import dd_ranking, huggingface, imagefolder, torch, webdataset
 from tasks.export.card import CARD, card_text
@@ -20,15 +21,15 @@ WRITERS: dict[str, Callable[[Handout, Path], None]] = {
 
 
 def check_export(form: str, out: Path) -> None:
-    """Raise ValueError for an unknown form or a folder that is not empty."""
+    """Raise UsageError for an unknown form or a folder that is not empty."""
     if form not in WRITERS:
-        raise ValueError(f"unknown format {form!r}: there are {', '.join(WRITERS)}")
+        raise UsageError(f"unknown format {form!r}: there are {', '.join(WRITERS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is not an empty folder: give another with --out")
+        raise UsageError(f"{out} is not an empty folder: give another with --out")
 
 
 def export(handout: Handout, form: str, out: Path) -> None:
-    """Write the set into a new folder. Raises ValueError as check_export does."""
+    """Write the set into a new folder. Raises UsageError as check_export does."""
     check_export(form, out)
     with whole_folder(out) as folder:
         WRITERS[form](handout, folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.artifact import Artifact
+from storage.errors import UserError
 from storage.files import hash_file, list_files
 from tasks.recipe.settings import DecodeConfig
 
@@ -19,7 +20,7 @@ PRECISION = "precision.json"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".json")
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError, ValueError):
     """Weights are missing or do not fit; the message names them and the remedy."""
 
 

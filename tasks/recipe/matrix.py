@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, field_validator
 
+from storage.errors import UsageError
 from tasks.recipe.settings import MethodConfig, Recipe, Settings, Weighting
 
 Quantizer = Literal["exact", "stream", "stream-d4m", "clvq", "balanced"]
@@ -97,10 +98,10 @@ class Matrix(Settings):
 
 
 def check_changes(changes: Iterable[str]) -> None:
-    """Raise ValueError for a setting of a recipe that a matrix takes the place of."""
+    """Raise UsageError for a setting of a recipe that a matrix takes the place of."""
     for name in changes:
         if name.split("=")[0] in OWNED:
-            raise ValueError(
+            raise UsageError(
                 f"a comparison does not take {name!r}: it compares {OWNED[name.split('=')[0]]}, which has an option of "
                 "its own (see ddoq compare --help)"
             )

@@ -62,7 +62,8 @@ def through_the_stage(root: Path, num_classes: int, num_points: int, console: Co
 
 def _write_ancestors(root: Path, recipe: Any, num_classes: int) -> Artifact:
     """A finished shard and autoencoder artifact, and the encode artifact that is to be filled."""
-    from tasks import autoencoder, encode, shard
+    from tasks import autoencoder, encode
+    from tasks.inputs.data import shard_artifact
     from tasks.inputs.stores import INDEX
 
     names = [f"n{c:08d}" for c in range(num_classes)]
@@ -72,7 +73,7 @@ def _write_ancestors(root: Path, recipe: Any, num_classes: int) -> Artifact:
             listing.add(name, "train", Location(f"train/{name}/{i}.JPEG", 0, 0))
     images = listing.finish().images
     index = Index.build(images, pa.chunked_array([[f"{k:032x}" for k in range(len(images))]]), names)
-    source = shard.shard_artifact(root.absolute(), recipe.data)
+    source = shard_artifact(root.absolute(), recipe.data)
     folder = source.path / INDEX
     folder.mkdir(parents=True)
     index.write(folder)

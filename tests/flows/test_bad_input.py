@@ -8,7 +8,7 @@ import pytest
 
 from tests.flows.conftest import Result, ddoq, free_port
 
-SECONDS = 30  # on an idle machine about 2; those that look at the data start Prefect and take longer
+SECONDS = 30  # on an idle machine 1; those that look at the data 3
 
 REFUSED = {
     "unknown recipe": (["run", "digit"], "'digit'", "digits"),
@@ -54,6 +54,7 @@ REFUSED = {
     ),
     "a value twice": (["compare", "digits", "--ipc", "2", "--ipc", "2"], "ipc=[2, 2]", "each value once"),
     "one ipc above the smallest class": (["compare", "digits", "--ipc", "1", "--ipc", "900"], "ipc=900", "set ipc to"),
+    "no number of workers": (["run", "digits", "--workers", "abc"], "--workers='abc'", "1 or more"),
     "stage without its inputs": (["stage", "cluster", "digits"], "shard", "run that stage"),
 }
 
@@ -77,6 +78,26 @@ def test_root_that_cannot_be_written(place: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("verb", ["inspect", "verify", "forget"])
 def test_folder_without_artifacts(verb: str, tmp_path: Path) -> None:
     _assert_refused(ddoq(verb, tmp_path / "nothing"), 2, "nothing", "runs/digits/encode")
+
+
+def test_workers_of_the_environment(tmp_path: Path) -> None:
+    result = ddoq("run", "digits", "--root", tmp_path / "runs", DDOQ_WORKERS="abc")
+    _assert_refused(result, 2, "DDOQ_WORKERS='abc'", "1 or more")
+
+
+def test_scheduler_that_does_not_answer(tmp_path: Path) -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    result = ddoq(
+        "run",
+        "digits",
+        "--root",
+        tmp_path / "runs",
+        "--cluster",
+        address,
+        DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="1s",
+    )
+    assert result.code == 1
+    assert address in result.errors.splitlines()[-1] and "start one" in result.errors.splitlines()[-1]
 
 
 def test_server_that_does_not_answer(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
 
+from flows.catalogue import OURS, load_recipe, recipes
+from storage.errors import UsageError
 from tasks.recipe.settings import COMPARE, STAGES, Recipe
 from tests.flows.conftest import REPOSITORY
 
@@ -57,3 +60,57 @@ def test_entrypoints_are_the_flows_they_name(monkeypatch: pytest.MonkeyPatch) ->
         assert found.name == entrypoint.rpartition(":")[2]
         own = {"matrix"} if found.name == COMPARE else set()
         assert set(found.parameters.properties) == {"recipe", "ipc", "changes", "root"} | own
+
+
+FOREIGN = {
+    "no deployments": "name: theirs\n",
+    "empty": "",
+    "no mapping": "- a\n- b\n",
+    "deployments that are none": "deployments: yes\n",
+    "a deployment that is none": "deployments: [3, null, {}]\n",
+    "no parameters": 'deployments: [{name: a, entrypoint: "x.py:distill"}]\n',
+    "no entrypoint": "deployments: [{name: a, parameters: {recipe: {}}}]\n",
+    "no name": 'deployments: [{entrypoint: "x.py:distill", parameters: {recipe: {}}}]\n',
+    "another flow": 'deployments: [{name: digits, entrypoint: "x.py:cook", parameters: {recipe: {name: soup}}}]\n',
+    "another recipe": 'deployments: [{name: digits, entrypoint: "x.py:distill", parameters: {recipe: whisky}}]\n',
+    "broken": "deployments: [\n",
+    "no text": b"\xff\xfe\x00",
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_of_a_foreign_file_nothing_is_taken(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = FOREIGN[kind]
+    (tmp_path / "prefect.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    monkeypatch.chdir(tmp_path)
+    assert recipes() == {name: DEPLOYMENTS["distill", name]["parameters"]["recipe"] for name in RECIPES}
+
+
+def test_a_folder_of_that_name_is_no_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "prefect.yaml").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert list(recipes()) == RECIPES
+
+
+def test_a_file_of_ours_adds_and_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = DEPLOYMENTS["distill", "digits"]["parameters"]["recipe"] | {"ipc": 7}
+    entry = {"entrypoint": "flows/distill.py:distill", "parameters": {"recipe": mine}}
+    tree = {"deployments": [{"name": "digits", **entry}, {"name": "mine", **entry}]}
+    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(tree))
+    monkeypatch.chdir(tmp_path)
+    assert list(recipes()) == [*RECIPES, "mine"]
+    assert load_recipe("digits").ipc == load_recipe("mine").ipc == 7
+    assert load_recipe("folder").ipc == 10
+
+
+def test_a_broken_file_of_ours_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "prefect.yaml").write_text('deployments:\n  - {name: a, entrypoint: "flows/distill.py:distill"\n')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=rf"{tmp_path}/prefect.yaml is no YAML \(.*line 2") as error:
+        recipes()
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_catalogue_lies_in_the_package() -> None:
+    assert OURS.parent.name == "flows"
+    assert yaml.safe_load(OURS.read_text()) == CATALOGUE

@@ -15,6 +15,7 @@ from PIL import Image
 from storage.artifact import Artifact
 from storage.index import Index
 from tasks import autoencoder, cluster, decode, encode, prior, shard
+from tasks.inputs.data import shard_artifact
 from tasks.inputs.stores import distilled_set, images_of, indexed
 from tasks.recipe.settings import (
     AutoencoderConfig,
@@ -50,7 +51,7 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> Parents:
     """The stages above, through their own tasks, on scikit-learn's digits."""
     root = tmp_path_factory.mktemp("runs")
     data = DataConfig(source="digits")
-    listed = shard.shard_artifact(root, data)
+    listed = shard_artifact(root, data)
     shard.shard.fn(listed, data)
     known, index = indexed(listed)
     small = AutoencoderConfig(train=AutoencoderTraining(channels=(8, 8), num_steps=30), precision="float32")

@@ -20,10 +20,10 @@ from PIL import Image
 from storage.sources import FolderSource, Source, SourceError, TarSource, WebDatasetSource, unpack
 from storage.sources.listing import locations
 from storage.sources.places import named_files
+from tasks.inputs.data import check_source, shard_artifact
 from tasks.inputs.real import source_of
 from tasks.inputs.stores import indexed
 from tasks.recipe.settings import DataConfig, Recipe
-from tasks.shard import check_source, shard_artifact
 from tasks.shard import shard as shard_task
 from tests.places import SHARED
 from tests.storage.sources.test_sources import TINY, listed, make_image

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from storage.sources import DigitsSource, FolderSource, ParquetSource, TarSource, changed_images
+from tasks.inputs.data import shard_artifact
 from tasks.inputs.real import source_of
 from tasks.recipe.settings import DataConfig
-from tasks.shard import indexed, shard_artifact
+from tasks.shard import indexed
 from tasks.shard import shard as shard_task
 from tests.storage.sources.test_archives import picture, pictures, write_tar
 from tests.storage.sources.test_parquet import write

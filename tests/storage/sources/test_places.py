@@ -12,8 +12,8 @@ import pytest
 
 from storage.sources import FolderSource, ParquetSource, SourceError, TarSource, WebDatasetSource
 from storage.sources.places import named_files
+from tasks.inputs.data import shard_artifact
 from tasks.recipe.settings import DataConfig
-from tasks.shard import shard_artifact
 from tests.storage.sources.test_sources import listed, make_folder, run_shard
 
 pytestmark = pytest.mark.timeout(60)

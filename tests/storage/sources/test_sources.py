@@ -16,11 +16,11 @@ from storage.index import Index
 from storage.sources import DigitsSource, FolderSource, RefusedImage, Source, SourceError, content_hash, examine
 from storage.sources.listing import Location, locations
 from tasks import shard as stage
+from tasks.inputs.data import check_counts, check_source, shard_artifact, split_listing
 from tasks.inputs.real import read_images, source_of
 from tasks.inputs.stores import indexed
 from tasks.pages.findings import unknown_class_names
 from tasks.recipe.settings import DataConfig, ImageConfig, Recipe
-from tasks.shard import check_counts, check_source, shard_artifact, split_listing
 
 TINY = {"name": "tiny", "ipc": 1, "autoencoder": {"weights": "x"}, "prior": {"kind": "dit", "weights": "x"}}
 

@@ -15,6 +15,7 @@ from storage.index import Index
 from storage.sources import FolderSource, Location, SourceError
 from tasks import shard
 from tasks.inputs import real
+from tasks.inputs.data import shard_artifact
 from tasks.inputs.stores import indexed
 from tasks.recipe.settings import DataConfig, ImageConfig
 
@@ -34,7 +35,7 @@ def data(tmp_path: Path) -> tuple[Artifact, Index]:
                     folder / f"{k:03d}.png"
                 )
     config = DataConfig(source="folder", path=str(tmp_path / "images"))
-    artifact = shard.shard_artifact(tmp_path / "runs", config)
+    artifact = shard_artifact(tmp_path / "runs", config)
     shard.shard.fn(artifact, config)
     return indexed(artifact)
 

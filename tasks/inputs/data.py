@@ -1,0 +1,104 @@
+"""The data set of a recipe before anything is run: what it lists, how it is split, and whether it can serve.
+
+Loads no Prefect and no torch, so that what cannot be is refused at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.artifact import Artifact
+from storage.index import Index
+from storage.sources import Listing, Source, SourceError, class_order, stat_hash, take_subset
+from tasks.inputs.sources import open_data
+from tasks.inputs.stores import INDEX
+from tasks.recipe.settings import DataConfig, Recipe
+
+VERSION = 2  # of the stage shard
+
+_checked: dict[Path, Source] = {}  # sources that an early check in this process has listed, for the stage to take over
+
+
+def shard_artifact(root: Path, data: DataConfig) -> Artifact:
+    """The artifact of a source; its identity is known once it is done (see tasks.inputs.stores.indexed)."""
+    return Artifact(root, "shard", VERSION, data.model_dump(exclude={"max_refused"}), label=data.source)
+
+
+def source_for(artifact: Artifact, data: DataConfig) -> Source:
+    """The source that an early check has listed, or a new one."""
+    return _checked.pop(artifact.path, None) or open_data(data, artifact.path / "unpacked")
+
+
+def unit_of(plain: Path) -> str:
+    """The unit that an unpacked archive is."""
+    return f"unpacked/{plain.stem}"
+
+
+def split_listing(source: Source, data: DataConfig) -> Listing:
+    """What a source lists, of the subset's classes, every image in "train" or "val": as the source says, else a
+    stratified split by the recipe's seed. Raises SourceError."""
+    listing = take_subset(source.listing, data.subset) if data.subset else source.listing
+    splits = set(listing.images["split"].unique().to_pylist())
+    if splits == {"train", "val"}:
+        return listing
+    if splits != {""}:
+        raise SourceError(
+            f"the images of {data.path} are of {' and '.join(sorted(split or 'no split' for split in splits))} alone: "
+            "put all of them below train/ and val/ (a flat val/ takes data.val_path and data.val_labels), or none"
+        )
+    from sklearn.model_selection import train_test_split
+
+    labels = np.asarray(listing.images["class"].to_pylist())
+    rows = np.arange(len(labels))
+    try:
+        train, _ = train_test_split(rows, test_size=data.val_fraction, random_state=data.split_seed, stratify=labels)
+    except ValueError as error:
+        raise SourceError(f"data.val_fraction={data.val_fraction} cannot split every class: {error}") from error
+    split = pc.if_else(pa.array(np.isin(rows, train)), "train", "val")
+    column = listing.images.schema.get_field_index("split")
+    return Listing(listing.images.set_column(column, "split", split), listing.refused)
+
+
+def check_source(recipe: Recipe, root: Path) -> tuple[str, ...]:
+    """The source's classes. Raises SourceError, before any long stage, for one that cannot serve the recipe.
+
+    A source that must be downloaded or unpacked first is left to the stage: no classes.
+    """
+    artifact = shard_artifact(root.absolute(), recipe.data)
+    source = open_data(recipe.data, artifact.path / "unpacked")
+    archives = source.compressed().items()
+    if source.is_fetched() and all(artifact.holds(unit_of(plain), stat_hash([file])) for file, plain in archives):
+        counts = _training_counts(artifact, source, recipe.data)
+        check_counts(recipe.ipc, counts)
+        _checked[artifact.path] = source
+        return tuple(counts)
+    return ()
+
+
+def _training_counts(artifact: Artifact, source: Source, data: DataConfig) -> dict[str, int]:
+    """Training images per class: of the index, if the source is as it was then, else as listed."""
+    if artifact.holds(INDEX, source.fingerprint()):
+        return Index.read(artifact.path / INDEX).counts("train")
+    listing = split_listing(source, data)
+    names = listing.images["class"].filter(pc.equal(listing.images["split"], "train"))
+    counted = {row["values"]: row["counts"] for row in names.value_counts().to_pylist()}
+    return {name: counted.get(name, 0) for name in classes_of(listing)}
+
+
+def classes_of(listing: Listing) -> tuple[str, ...]:
+    """The names of a listing's classes in the order of their labels."""
+    return class_order(listing.images["class"].unique().to_pylist())
+
+
+def check_counts(ipc: int, training: dict[str, int]) -> None:
+    """Raise SourceError for classes that cannot give `ipc` images."""
+    smallest = min(training, key=lambda name: training[name])
+    if training[smallest] < ipc:
+        raise SourceError(
+            f"ipc={ipc} is more than class {smallest!r} has training images ({training[smallest]}): "
+            f"set ipc to at most {training[smallest]}"
+        )
