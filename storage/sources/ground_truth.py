@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from storage.sources.listing import WORDNET_ID, SourceError
+from storage.sources.listing import WORDNET_ID, SourceError, one_line
 from storage.sources.places import check_file, is_folder
 
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
@@ -45,7 +45,7 @@ def class_names(labels: Path, image_names: list[str]) -> list[str]:
             _check_size(labels, file.stat().st_size)
         found = _by_name(labels, image_names) if labels.suffix == ".csv" else _in_order(labels)
     except _UNREADABLE as error:
-        raise SourceError(f"data.val_labels={labels} cannot be read ({error!r}): give {FORMS}") from error
+        raise SourceError(f"data.val_labels={labels} cannot be read ({one_line(repr(error))}): give {FORMS}") from error
     for name in found:
         if not WORDNET_ID.fullmatch(name):
             raise SourceError(
@@ -129,12 +129,14 @@ def _from_devkit(labels: Path, files: dict[str, bytes]) -> list[str]:
 
 
 def _wordnet_ids(labels: Path, meta: bytes) -> dict[str, str]:
-    """ILSVRC2012_ID → WordNet id."""
+    """ILSVRC2012_ID → WordNet id, of the classes; the synsets above them have children."""
     from scipy.io import loadmat
 
     try:
         synsets = np.atleast_1d(loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"])
-        named = {str(int(s["ILSVRC2012_ID"])): str(s["WNID"]) for s in synsets}
+        named = {str(int(s["ILSVRC2012_ID"])): str(s["WNID"]) for s in synsets if s["num_children"] == 0}
     except Exception as error:  # of damaged bytes it raises nearly anything, MemoryError included
-        raise SourceError(f"data.val_labels={labels}: {META} cannot be read ({error!r}): give {FORMS}") from error
+        raise SourceError(
+            f"data.val_labels={labels}: {META} cannot be read ({one_line(repr(error))}): give {FORMS}"
+        ) from error
     return {number: name for number, name in named.items() if WORDNET_ID.fullmatch(name)}

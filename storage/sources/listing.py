@@ -18,6 +18,7 @@ IMAGE_SUFFIXES_TEXT = " ".join(IMAGE_SUFFIXES)
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}  # names in sources → ours
 WORDNET_ID = re.compile(r"n\d{8}")
 BATCH_ROWS = 65_536
+MAX_MESSAGE = 300
 
 IMAGES = pa.schema(
     [
@@ -40,11 +41,17 @@ class RefusedImage(SourceError):
     """An image that cannot be shown: `path` says which, `reason` why."""
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path, self.reason = path, reason
+        self.path, self.reason = path, one_line(reason)
+        super().__init__(self.path, self.reason)
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+def one_line(message: object) -> str:
+    """An error of a library as a part of our own message: some hold line breaks, or all of the bytes in question."""
+    text = " ".join(str(message).split())
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}…"
 
 
 class Location(NamedTuple):
@@ -188,4 +195,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def _printable(text: str) -> str:
-    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    try:
+        return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:  # half a character of UTF-16, which JSON may hold
+        return text.encode(errors="backslashreplace").decode()

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.sources.base import FileSource, Place, split_in, stat_hash
-from storage.sources.listing import ListingBuilder, Location, RefusedImage, SourceError
+from storage.sources.listing import ListingBuilder, Location, RefusedImage, SourceError, one_line
 from storage.sources.pictures import PILLOW_MAX_PIXELS
 from storage.sources.places import named_files
 
@@ -112,7 +112,8 @@ class _Table:
             return found
         except (ValueError, AttributeError, RecursionError) as error:
             raise SourceError(
-                f"{self.path}: its huggingface metadata cannot be understood ({error}): write the file anew, or without"
+                f"{self.path}: its huggingface metadata cannot be understood ({one_line(error)}): write the file anew, "
+                "or without"
             ) from error
 
     def _choose(self, what: str, feature: str, names: tuple[str, ...], fits: Callable[[pa.DataType], bool]) -> str:
@@ -139,7 +140,7 @@ def _whole(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise SourceError(f"{path} is no whole parquet file ({error}): fetch it again") from error
+        raise SourceError(f"{path} is no whole parquet file ({one_line(error)}): fetch it again") from error
 
 
 def _class_of(label: object, names: list[object] | None) -> str | RefusedImage:

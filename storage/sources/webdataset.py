@@ -11,7 +11,7 @@ from itertools import groupby
 
 from storage.sources.archives import Member, TarFiles
 from storage.sources.base import Place
-from storage.sources.listing import ListingBuilder, Location
+from storage.sources.listing import ListingBuilder, Location, one_line
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 MAX_LABEL_BYTES = 1 << 20
@@ -37,7 +37,7 @@ class WebDatasetSource(TarFiles):
                         raise ValueError("not the only image of its sample")
                     builder.add(self._label(path, members), place.split, at)
                 except ValueError as error:
-                    builder.refuse("", place.split, at.name, str(error))
+                    builder.refuse("", place.split, at.name, one_line(error))
 
     def _label(self, path: str, members: Sequence[Member]) -> str:
         """The class of a sample. Raises ValueError with the reason where it has none."""
