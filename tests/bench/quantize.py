@@ -37,6 +37,7 @@ from tests.bench import latents
 from tests.bench.latents import Latents
 from tests.bench.scale import through_the_stage
 from tests.bench.w2_curve import draw_curves
+from tests.places import REPOSITORY
 
 DIMENSIONS = (4096, 16384)
 SIZES = (10, 50, 200)
@@ -181,12 +182,12 @@ def distances(data: Latents) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--figure", type=Path, default=latents.ROOT / ".cache/bench/w2-against-k.png")
+    parser.add_argument("--figure", type=Path, default=REPOSITORY / ".cache/bench/w2-against-k.png")
     parser.add_argument("--imagenette-per-class", type=int, default=latents.IMAGENETTE.per_class)
     parser.add_argument("--only", choices=["race", "w2", "curve", "batch"], help="one part alone")
     parser.add_argument("--scale", action="store_true", help="part 5 alone")
     parser.add_argument("--scale-classes", type=int, default=1000)
-    parser.add_argument("--scale-root", type=Path, default=latents.ROOT / ".cache/bench")
+    parser.add_argument("--scale-root", type=Path, default=REPOSITORY / ".cache/bench")
     args = parser.parse_args()
     if args.scale:
         print(json.dumps(through_the_stage(args.scale_root, args.scale_classes, 50, console)))
