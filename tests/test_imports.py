@@ -38,7 +38,7 @@ def test_a_heavy_import_did_not_happen(module: str, absent: set[str]) -> None:
 
 
 def test_the_library_quantises_without_the_pipeline() -> None:
-    statement = "import numpy as np; from ddoq_core import quantize; quantize(np.eye(8), 2)"
+    statement = "from ddoq_core import Quantizer, quantize; Quantizer(2).fit(quantize([[0], [1], [2]], 2).centroids)"
     assert loaded_by(statement) & {"prefect", "zarr", "dask", "distributed", "torch"} == set()
 
 

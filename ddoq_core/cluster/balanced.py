@@ -39,9 +39,9 @@ def equal_cells(cost: NDArray[np.float64]) -> Index:
     """
     import ot
 
-    n, num_points = cost.shape
+    n, num_points = cost.shape  # C_ik
     least, extra = divmod(n, num_points)
-    supply, places = np.ones(n), np.full(num_points, float(least))
+    supply, places = np.ones(n), np.full(num_points, float(least))  # marginals a (n,), b (K,) in whole points
     if extra:
         dear = np.full(num_points, 2 * cost.max() + 1)
         cost = np.block([[cost, cost], [dear, np.zeros(num_points)]])  # (n + 1, 2K)
@@ -54,5 +54,5 @@ def equal_cells(cost: NDArray[np.float64]) -> Index:
 
 def _costs(x: Points, centroids: Points) -> NDArray[np.float64]:
     """|x_i − c_k|² less the part that is the same for every cell: 0 for the nearest, (n, K)."""
-    cost = np.square(centroids).sum(axis=1) - 2 * (x @ centroids.T)
+    cost = np.square(centroids).sum(axis=1) - 2 * (x @ centroids.T)  # |c|² − 2 x·c (n, K)
     return np.asarray(cost - cost.min(axis=1, keepdims=True), dtype=np.float64)

@@ -35,20 +35,20 @@ class BatchCells:
         batch, n = self.gram.shape[:2]
         cells = torch.arange(self.num_points, device=self.gram.device)[:, None]
         h = ((self.assignment[:, :, None] == cells) & self.real[:, None, None]).to(self.gram.dtype)  # (B, R, K, N)
-        self.counts = h.sum(3)  # (B, R, K)
-        self.products = (h.view(batch, -1, n) @ self.gram).view_as(h)
-        self.norms = (self.products * h).sum(3)  # (B, R, K)
+        self.counts = h.sum(3)  # v (B, R, K)
+        self.products = (h.view(batch, -1, n) @ self.gram).view_as(h)  # P (B, R, K, N)
+        self.norms = (self.products * h).sum(3)  # q (B, R, K)
 
     def inertia(self) -> Tensor:
-        """(B, R) float64."""
-        kept = (self.norms.double() / self.counts).sum(2)
+        """Σ_i G_ii − Σ_k q_k/v_k, (B, R) float64: a small difference of large sums."""
+        kept = (self.norms.double() / self.counts).sum(2)  # Σ q/v (B, R)
         return self.squares.double().sum(1)[:, None] - kept
 
     def distances(self) -> Tensor:
         """Squared distances of points to cell means, (B, R, K, N); an empty cell is infinitely far."""
         v = self.counts
-        d = self.products * (-2 / v)[..., None] + (self.norms / v**2)[..., None]
-        d = d + self.squares[:, None, None]
+        d = self.products * (-2 / v)[..., None] + (self.norms / v**2)[..., None]  # −2 P/v + q/v²
+        d = d + self.squares[:, None, None]  # + G_ii last: it is the largest, and the same for all cells
         return d.masked_fill(v[..., None] == 0, torch.inf)
 
     def own(self, d: Tensor) -> Tensor:
@@ -82,21 +82,24 @@ class BatchCells:
         Moves that share no cell add up: the inertia falls by the sum of their gains (Hartigan & Wong, 1979).
         """
         gain, target = self._gains()  # (B, R, N) each
-        best = _reduce(gain, self.assignment, target, self.num_points, "amax", -torch.inf)
+        best = _reduce(gain, self.assignment, target, self.num_points, "amax", -torch.inf)  # (B, R, K)
         wins = (gain > self.noise) & self._at_both(best, target, gain)
         index = torch.arange(gain.shape[2], device=gain.device).expand_as(gain)
-        rank = torch.where(wins, index, index.shape[2])
+        rank = torch.where(wins, index, index.shape[2])  # of equal gains in a cell, the first point's alone moves
         first = _reduce(rank, self.assignment, target, self.num_points, "amin", index.shape[2])
         b, r, i = (wins & self._at_both(first, target, index)).nonzero(as_tuple=True)
         self._move(b, r, i, self.assignment[b, r, i], target[b, r, i])
         return len(b) > 0
 
     def _gains(self) -> tuple[Tensor, Tensor]:
-        """By how much each point's best move lowers the inertia, and the cell it leads to."""
+        """By how much each point's best move lowers the inertia, and the cell b it leads to from a.
+
+        v_a/(v_a−1)·|z − m_a|² − v_b/(v_b+1)·|z − m_b|², as in `gram.Cells.single_moves`.
+        """
         d, v = self.distances(), self.counts
         own_v = v.gather(2, self.assignment)  # (B, R, N)
         leave = torch.where(own_v > 1, self.own(d) * own_v / (own_v - 1).clamp(min=1), 0)
-        d *= (v / (v + 1))[..., None]
+        d *= (v / (v + 1))[..., None]  # in place: d is the largest array
         join, target = d.scatter_(2, self.assignment[:, :, None], torch.inf).min(2)
         return (leave - join).masked_fill(~self.real[:, None], -torch.inf), target
 
@@ -107,7 +110,7 @@ class BatchCells:
     def _move(self, b: Tensor, r: Tensor, i: Tensor, a: Tensor, t: Tensor) -> None:
         """Move points i of problems (b, r) from cells a to t; no cell is named twice."""
         square, row = self.squares[b, i], self.gram[b, i]
-        self.norms[b, r, a] += square - 2 * self.products[b, r, a, i]
+        self.norms[b, r, a] += square - 2 * self.products[b, r, a, i]  # q ← |s − z|², with P of the old s
         self.norms[b, r, t] += square + 2 * self.products[b, r, t, i]
         self.products[b, r, a] -= row
         self.products[b, r, t] += row
@@ -130,11 +133,11 @@ def seed_cells(products: Tensor, real: Tensor, uniform: Tensor) -> Tensor:
     cells = torch.zeros(batch, starts, products.shape[1], dtype=torch.long, device=products.device)
     nearest = _distances_to(products, real, b, first)  # (B, R, N)
     for k in range(1, num_points):
-        mass = nearest.double().cumsum(2)
+        mass = nearest.double().cumsum(2)  # of D²; float32 would lose small ones beside a long sum
         tried = torch.searchsorted(mass, uniform[:, :, k] * mass[:, :, -1:], right=True)  # (B, R, trials)
         tried = torch.minimum(tried, real.sum(1)[:, None, None] - 1)
         offered = _distances_to(products, real, b[..., None], tried)  # (B, R, trials, N)
-        total = torch.minimum(nearest[:, :, None], offered).double().sum(3)
+        total = torch.minimum(nearest[:, :, None], offered).double().sum(3)  # Σ D² (B, R, trials)
         chosen = total.argmin(2)[..., None, None].expand(-1, -1, 1, nearest.shape[2])
         taken = offered.gather(2, chosen).squeeze(2)  # (B, R, N)
         cells[taken < nearest] = k
@@ -146,5 +149,5 @@ def _distances_to(products: Tensor, real: Tensor, b: Tensor, points: Tensor) -> 
     """Squared distances of `points` (B, ...) to all N of their class, (B, ..., N); 0 for padding."""
     squares = products.diagonal(dim1=1, dim2=2)  # (B, N)
     d = squares[b] + squares[b, points][..., None] - 2 * products[b, points]
-    d = d.clamp(min=0).scatter(-1, points[..., None], 0)
+    d = d.clamp(min=0).scatter(-1, points[..., None], 0)  # rounding may leave it below 0, and a point off itself
     return d * real[b]

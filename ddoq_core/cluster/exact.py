@@ -42,7 +42,7 @@ def gram_matrix(x: Points) -> np.ndarray:
     """x xᵀ (n, n): float64 where that is cheap, else float32."""
     n, d = x.shape
     wide = x.astype(np.float64) if n * n * d <= DOUBLE_FLOPS else x
-    return wide @ wide.T
+    return wide @ wide.T  # G
 
 
 def polish(cells: Cells) -> None:
@@ -70,7 +70,7 @@ def _by_gram(
     for seeds in seed_points(gram, num_points, seed.spawn(num_starts), weights):
         cells = Cells(gram, nearest_seed(gram, seeds), num_points, weights)
         polish(cells)
-        if best is None or cells.inertia < best.inertia:
+        if best is None or cells.inertia < best.inertia:  # the first among equals, so the order of starts decides
             best = cells
     assert best is not None
     settle(best)

@@ -59,11 +59,14 @@ def canonical_order(z: NDArray[np.floating]) -> Index:
 
 
 def assign(x: Points, centroids: Points) -> tuple[Index, Points]:
-    """Nearest centroid (n,) of each point and the squared distance to it (n,), by blocks of points."""
+    """Nearest centroid (n,) of each point and the squared distance to it (n,), by blocks of points.
+
+    argmin_k |x − c_k|² = argmin_k ½|c_k|² − x·c_k: |x|² is the same for all k and would only cost digits.
+    """
     nearest = np.empty(len(x), np.intp)
     half = 0.5 * np.einsum("kd,kd->k", centroids, centroids, dtype=np.float64).astype(np.float32)  # (K,)
     for block in _blocks(len(x), 4 * max(len(centroids), x.shape[1])):
-        nearest[block] = (half - x[block] @ centroids.T).argmin(axis=1)
+        nearest[block] = (half - x[block] @ centroids.T).argmin(axis=1)  # of (block, K)
     return nearest, own_squares(x, nearest, centroids)
 
 
@@ -71,7 +74,7 @@ def squared_distances(x: Points, centroids: Points) -> NDArray[np.float64]:
     """|x_i − c_k|², (n, K) float64, from differences, not products."""
     squares = np.empty((len(x), len(centroids)))
     for k, c in enumerate(centroids):
-        gap = x - c
+        gap = x - c  # (n, d)
         squares[:, k] = np.einsum("nd,nd->n", gap, gap)
     return squares
 
@@ -89,9 +92,9 @@ def assign_all(x: Points, centroids: Points) -> tuple[Index, Points]:
     centroids = centroids.copy()
     while not counts.all():
         cell = int(counts.argmin())
-        donor = int(np.where(counts[assignment] > 1, distance, -1).argmax())
+        donor = int(np.where(counts[assignment] > 1, distance, -1).argmax())  # not the only one of its cell
         centroids[cell] = x[donor]
-        gap = np.square(x - x[donor]).sum(axis=1)
+        gap = np.square(x - x[donor]).sum(axis=1)  # |x_i − the new centroid|² (n,)
         closer = gap < distance
         closer[donor] = True
         assignment[closer], distance[closer] = cell, gap[closer]
@@ -113,7 +116,7 @@ def own_squares(x: Points, assignment: Index, centroids: Points) -> Points:
     """|x_i − its centroid|², (n,) float32, by blocks of points."""
     squares = np.empty(len(x), np.float32)
     for block in _blocks(len(x), 4 * x.shape[1]):
-        gap = x[block] - centroids[assignment[block]]
+        gap = x[block] - centroids[assignment[block]]  # (block, d)
         squares[block] = np.einsum("nd,nd->n", gap, gap)
     return squares
 

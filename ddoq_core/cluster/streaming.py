@@ -47,11 +47,11 @@ def clvq(x: Points, num_points: int, seed: np.random.SeedSequence, step: tuple[f
     order = np.random.default_rng(seed).permutation(len(x))
     c = x[order[:num_points]]  # (K, d)
     squares = np.einsum("kd,kd->k", c, c)  # (K,)
-    wins = np.ones(num_points)
+    wins = np.ones(num_points)  # v (K,)
     for t, i in enumerate(order[num_points:], start=1):
-        k = (squares - 2 * (c @ x[i])).argmin()
+        k = (squares - 2 * (c @ x[i])).argmin()  # the winner: argmin |c_k − ξ|²
         wins[k] += 1
         gamma = 1 / wins[k] if step is None else step[0] / (step[0] + step[1] * t)
-        c[k] -= np.float32(gamma) * (c[k] - x[i])
+        c[k] -= np.float32(gamma) * (c[k] - x[i])  # z_k ← z_k − γ(z_k − ξ)
         squares[k] = c[k] @ c[k]
     return c

@@ -23,8 +23,8 @@ def class_weights(counts: ArrayLike, rule: str | float) -> NDArray[np.float64]:
         raise InvalidInput(f"counts must be a non-empty list of positive numbers, got {counts!r}")
     p = v / v.sum()  # (K,)
     if rule == "sqrt-paper":
-        return np.asarray(np.sqrt(len(p) * p))
-    w = p ** _alpha(rule)
+        return np.asarray(np.sqrt(len(p) * p))  # mean square 1
+    w = p ** _alpha(rule)  # p_k^α (K,)
     return np.asarray(w / w.mean())
 
 

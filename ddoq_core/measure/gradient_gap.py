@@ -43,8 +43,8 @@ def mean_gradient(
         batch = x[part].to(device)
         batch = batch.float() / 255 if batch.dtype == torch.uint8 else batch
         loss = F.cross_entropy(model(batch), y[part].to(device), reduction="none")
-        loss = weights[part].float().to(device) @ loss
+        loss = weights[part].float().to(device) @ loss  # Σ w_i ℓ_i, so that batches add up
         gradients = torch.autograd.grad(loss, parameters)
-        total += torch.cat([g.flatten() for g in gradients]).double().cpu()
+        total += torch.cat([g.flatten() for g in gradients]).double().cpu()  # (p,), summed in float64 on the CPU
     model.train(was_training)
     return total / float(weights.sum())

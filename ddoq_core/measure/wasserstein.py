@@ -17,7 +17,7 @@ from ddoq_core.cluster.checks import real_array
 def distortion(z: ArrayLike, points: ArrayLike) -> float:
     """G = (1/n) Σ_i min_k |z_i − x_k|² of the class z (n, d) at the points x (K, d)."""
     centred, at = _centred(z, points)
-    _, squares = partition.assign(centred, at)
+    _, squares = partition.assign(centred, at)  # min_k |z_i − x_k|² (n,)
     return float(squares.mean(dtype=np.float64))
 
 
@@ -33,10 +33,10 @@ def w2(z: ArrayLike, points: ArrayLike, weights: ArrayLike | None = None) -> flo
         return float(np.sqrt(distortion(z, points)))
     import ot
 
-    p = np.asarray(weights, dtype=np.float64)
+    p = np.asarray(weights, dtype=np.float64)  # (K,)
     if p.shape != (len(np.asarray(points)),) or not (np.isfinite(p).all() and (p >= 0).all() and p.sum() > 0):
         raise ValueError(f"weights must be {len(np.asarray(points))} numbers ≥ 0, not all 0, got {weights!r}")
-    cost = squared_distances(z, points)  # (n, K)
+    cost = squared_distances(z, points)  # C_ik (n, K); W2² = min_π Σ π_ik C_ik with row sums 1/n, column sums p
     n = len(cost)
     value, log = ot.emd2(np.full(n, 1 / n), p / p.sum(), cost, numItermax=10_000_000, log=True)
     if log["warning"] is not None:
@@ -58,6 +58,7 @@ def effective_dimension(num_points: ArrayLike, distances: ArrayLike) -> float:
     log_k, log_w = np.log(np.asarray(num_points, float)), np.log(np.atleast_2d(np.asarray(distances, float)))
     if len(np.unique(log_k)) < 2 or log_w.shape[1] != len(log_k):
         raise ValueError(f"need W2 at two or more K, got {log_w.shape} distances at K = {num_points!r}")
+    # log W2 = const − log K / d_eff
     slope = linregress(log_k, log_w.mean(axis=0)).slope  # equal to the fit with an offset per class
     return float(-1 / slope) if slope < 0 else float("inf")
 

@@ -3,7 +3,8 @@
 1. Inertia and seconds on one core against scikit-learn's KMeans (20 runs) and faiss (25 iterations).
 2. W2 to the class on real latents against D4M's stream with uniform weights, every value confirmed by POT.
 3. W2 against K with the effective dimension, and a figure.
-4. With --scale, as it takes long and 11 GB of disk: the cluster stage on latents the size of ImageNet-1K.
+4. Many classes at once, on the GPU where there is one, against class by class: seconds and inertia.
+5. With --scale, as it takes long and 11 GB of disk: the cluster stage on latents the size of ImageNet-1K.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from ddoq_core import Quantization, class_weights, quantize
+from ddoq_core.cluster.batched import quantize_batch
 from ddoq_core.cluster.checks import Method
 from ddoq_core.cluster.partition import assign
+from ddoq_core.devices import best_device
 from ddoq_core.measure.wasserstein import w2
 from tests.bench import latents
 from tests.bench.latents import Latents
 from tests.bench.scale import through_the_stage
 from tests.bench.w2_curve import draw_curves
+from tests.places import REPOSITORY
 
 DIMENSIONS = (4096, 16384)
 SIZES = (10, 50, 200)
@@ -114,6 +118,30 @@ def race(num_runs: int) -> dict[str, float]:
     }
 
 
+def batch_row(num_classes: int, n: int, d: int, num_points: int) -> dict[str, Any]:
+    """Part 4: `quantize_batch` on the best device against `quantize` on one core, the same classes and seeds."""
+    classes = [latents.low_rank(n, d, seed=c) for c in range(num_classes)]
+    seeds = range(num_classes)
+    device = best_device()
+    quantize_batch(classes[:1], num_points, seeds=seeds[:1], device=device)  # a GPU's first call loads its kernels
+    alone_s, alone = timed(lambda: [quantize(z, num_points, seed=s) for z, s in zip(classes, seeds, strict=True)])
+    batch_s, batch = timed(lambda: quantize_batch(classes, num_points, seeds=seeds, device=device))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    row = {
+        "batch_device": name,
+        "batch_seconds": batch_s,
+        "batch_speedup": alone_s / batch_s,
+        "batch_inertia_over_single": sum(q.inertia for q in batch) / sum(q.inertia for q in alone),
+    }
+    table = Table("device", "class by class s", "batch s", "ratio", "inertia / class by class")
+    table.add_row(
+        name, f"{alone_s:.2f}", f"{batch_s:.2f}", f"{alone_s / batch_s:.2f}", f"{row['batch_inertia_over_single']:.4f}"
+    )
+    table.title = f"{num_classes} classes of n = {n}, d = {d}, K = {num_points}"
+    console.print(table)
+    return row
+
+
 def w2_rows(z: Points, num_points: int) -> tuple[dict[str, float], float]:
     """W2 of each baseline to the class z by POT, and the largest relative gap to the free value."""
     methods: tuple[Method, ...] = ("stream-d4m", "stream", "exact", "balanced", "clvq")
@@ -154,12 +182,12 @@ def distances(data: Latents) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--figure", type=Path, default=latents.ROOT / ".cache/bench/w2-against-k.png")
+    parser.add_argument("--figure", type=Path, default=REPOSITORY / ".cache/bench/w2-against-k.png")
     parser.add_argument("--imagenette-per-class", type=int, default=latents.IMAGENETTE.per_class)
-    parser.add_argument("--only", choices=["race", "w2", "curve"], help="one part alone")
-    parser.add_argument("--scale", action="store_true", help="part 4 alone")
+    parser.add_argument("--only", choices=["race", "w2", "curve", "batch"], help="one part alone")
+    parser.add_argument("--scale", action="store_true", help="part 5 alone")
     parser.add_argument("--scale-classes", type=int, default=1000)
-    parser.add_argument("--scale-root", type=Path, default=latents.ROOT / ".cache/bench")
+    parser.add_argument("--scale-root", type=Path, default=REPOSITORY / ".cache/bench")
     args = parser.parse_args()
     if args.scale:
         print(json.dumps(through_the_stage(args.scale_root, args.scale_classes, 50, console)))
@@ -171,7 +199,9 @@ def main() -> None:
     with threadpool_limits(1):
         if args.only in (None, "race"):
             result |= race(NUM_RUNS)
-        if args.only != "race":
+        if args.only in (None, "batch"):
+            result |= batch_row(64, 1300, 4096, 50) if best_device().type == "cuda" else batch_row(4, 600, 1024, 20)
+        if args.only not in ("race", "batch"):
             sets = latents.real_latents(args.imagenette_per_class)
         if args.only in (None, "w2"):
             parts = [distances(data) for data in sets]

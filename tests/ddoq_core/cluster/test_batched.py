@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
+import weakref
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from ddoq_core import quantize
+from ddoq_core import Quantization, quantize
 from ddoq_core.cluster import exact
 from ddoq_core.cluster.batched import quantize_batch
 from ddoq_core.cluster.batched_gram import BatchCells, seed_cells
 from ddoq_core.cluster.gram import Cells, nearest_seed, seed_points, uniform_numbers
+
+
+class Memory(TorchDispatchMode):
+    """Counts the bytes that live tensors hold, and has no more than `capacity` of them, as a small GPU would."""
+
+    def __init__(self, capacity: float = float("inf")) -> None:
+        super().__init__()
+        self.capacity, self.live, self.peak, self.refusals = capacity, dict[int, int](), 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and (held := tensor.untyped_storage())._cdata not in self.live:
+                self.live[held._cdata] = held.nbytes()
+                weakref.finalize(held, self.live.pop, held._cdata)
+        self.peak = max(self.peak, sum(self.live.values()))
+        if sum(self.live.values()) > self.capacity:
+            self.refusals += 1
+            raise torch.OutOfMemoryError(f"no more than {self.capacity} bytes")
+        return out
+
 
 DEVICES = [
     "cpu",
@@ -50,6 +77,38 @@ def test_neither_company_nor_memory_changes_a_class(device: str) -> None:
     for a, b in zip(together, small, strict=True):
         assert a.inertia == pytest.approx(b.inertia, rel=1e-5)
         np.testing.assert_array_equal(a.assignment, b.assignment)
+
+
+@pytest.mark.parametrize("num_starts", [1, 10])
+@pytest.mark.parametrize("num_points", [1, 3, 12, 40])
+@pytest.mark.parametrize("max_bytes", [400_000, 3_000_000, 1 << 30])
+def test_the_memory_bound_is_kept(num_points: int, num_starts: int, max_bytes: int) -> None:
+    with Memory() as memory:
+        quantize_batch(classes(), num_points, seeds=[0] * 4, num_starts=num_starts, device="cpu", max_bytes=max_bytes)
+    assert 0 < memory.peak <= max_bytes
+
+
+@pytest.mark.parametrize(("capacity", "same"), [(1_200_000, True), (300_000, True), (50_000, False)])
+def test_a_device_out_of_memory_is_given_smaller_groups(capacity: int, same: bool) -> None:
+    roomy = quantize_batch(classes(), 12, seeds=[0] * 4, device="cpu")
+    with Memory(capacity) as memory:
+        tight = quantize_batch(classes(), 12, seeds=[0] * 4, device="cpu")
+    assert memory.refusals > 0
+    expected = roomy if same else [quantize(z, 12) for z in classes()]  # not even one start fits: the plain path
+    for a, b in zip(expected, tight, strict=True):
+        np.testing.assert_array_equal(a.assignment, b.assignment)
+
+
+def test_results_have_the_form_of_the_plain_path() -> None:
+    mixed = [classes()[0], np.eye(12, dtype=np.float32), classes()[1] + np.float64(1e8), classes()[2][:, :20]]
+    for z, q in zip(mixed, quantize_batch(mixed, 12, seeds=range(4), device="cpu"), strict=True):
+        alone = quantize(z, 12)
+        for field in dataclasses.fields(Quantization):
+            one, other = getattr(q, field.name), getattr(alone, field.name)
+            assert type(one) is type(other)
+            if isinstance(one, np.ndarray):
+                assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        assert q.method == "exact"
 
 
 def test_seeding_and_lloyd_are_those_of_the_plain_path() -> None:
