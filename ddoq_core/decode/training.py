@@ -52,29 +52,20 @@ def train_prior(
     latents, y = torch.from_numpy(z), torch.from_numpy(labels)  # (n, C, H, W), (n,)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = DiTTransformer2DModel(
-            num_attention_heads=num_heads,
-            attention_head_dim=head_dim,
-            in_channels=z.shape[1],
-            out_channels=z.shape[1],  # ε alone, no learned variance
-            num_layers=num_layers,
-            sample_size=z.shape[2],
-            patch_size=patch_size,
-            num_embeds_ada_norm=num_classes,
-        ).eval()  # its own label dropout, drawn for each layer apart, stays off
-    device = best_device()
+        model = _new_transformer(z.shape[1], z.shape[2], num_classes, num_layers, num_heads, head_dim, patch_size)
+    device, scheduler = best_device(), new_scheduler(schedule, prediction)
     model.to(device)
-    diffusion_loss = DiffusionLoss(new_scheduler(schedule, prediction), min_snr_gamma)
+    diffusion_loss = DiffusionLoss(scheduler, min_snr_gamma)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.0, betas=(0.9, 0.99))
     average = EMAModel(model.parameters(), decay=0.999)  # θ̄ ← 0.999 θ̄ + 0.001 θ, faster at the start
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         chosen = torch.randint(len(latents), (batch_size,), generator=generator)  # (B,)
-        t = torch.randint(diffusion_loss.scheduler.config.num_train_timesteps, (batch_size,), generator=generator)
+        t = torch.randint(scheduler.config.num_train_timesteps, (batch_size,), generator=generator)  # (B,)
         noise = torch.randn(latents[chosen].shape, generator=generator)  # ε ~ N(0, I), (B, C, H, W)
         dropped = torch.rand(batch_size, generator=generator) < label_dropout
         condition = torch.where(dropped, num_classes, y[chosen])  # (B,), no class for guidance (arXiv 2207.12598)
-        noised = diffusion_loss.scheduler.add_noise(latents[chosen], noise, t).to(device)  # √ᾱ_t·z + √(1 − ᾱ_t)·ε
+        noised = scheduler.add_noise(latents[chosen], noise, t).to(device)  # √ᾱ_t·z + √(1 − ᾱ_t)·ε
         predicted = model(noised, timestep=t.to(device), class_labels=condition.to(device)).sample
         return diffusion_loss(predicted, latents[chosen], noise, t)
 
@@ -90,7 +81,23 @@ def train_prior(
         after_step=lambda: average.step(model.parameters()),
     )
     average.copy_to(model.parameters())
-    return model.requires_grad_(False), diffusion_loss.scheduler, losses
+    return model.requires_grad_(False), scheduler, losses
+
+
+def _new_transformer(
+    channels: int, side: int, num_classes: int, num_layers: int, num_heads: int, head_dim: int, patch_size: int
+) -> DiTTransformer2DModel:
+    model = DiTTransformer2DModel(
+        num_attention_heads=num_heads,
+        attention_head_dim=head_dim,
+        in_channels=channels,
+        out_channels=channels,  # no learned variance
+        num_layers=num_layers,
+        sample_size=side,
+        patch_size=patch_size,
+        num_embeds_ada_norm=num_classes,
+    )
+    return model.eval()  # its own label dropout, drawn for each layer apart, stays off
 
 
 def new_scheduler(schedule: Schedule, prediction: Prediction) -> DDIMScheduler:
