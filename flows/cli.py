@@ -204,9 +204,9 @@ def export(
     The newest run of a recipe says which settings it had; so it does of a folder of pictures that it has made.
     """
     from tasks.export.choice import choose
+    from tasks.export.collect import collect
     from tasks.export.formats import check_export
     from tasks.export.formats import export as write
-    from tasks.export.handout import collect
 
     with _clear_errors():
         check_export(form, out)

@@ -19,8 +19,7 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from tasks.inputs.cached import cached
 from tasks.inputs.plan import Work
-from tasks.inputs.stores import index_of
-from tasks.measure import MEASURES, MOST_CLASSES
+from tasks.inputs.stores import MEASURES, MOST_CLASSES, index_of
 from tasks.pages.costs import ledger, seconds
 from tasks.pages.effects import effects
 from tasks.pages.figures import figures

@@ -10,7 +10,7 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
-from storage.index import Index
+from storage.index import INDEX, Index
 from storage.sources import Source, check_refused, examine, stat_hash, unpack
 from tasks.inputs.cached import cached
 from tasks.inputs.data import (
@@ -21,7 +21,7 @@ from tasks.inputs.data import (
     unit_of,
 )
 from tasks.inputs.plan import Work
-from tasks.inputs.stores import INDEX, indexed
+from tasks.inputs.stores import indexed
 from tasks.pages.findings import facts_of, remarks
 from tasks.recipe.settings import DataConfig, Recipe
 

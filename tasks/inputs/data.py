@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.artifact import Artifact
-from storage.index import Index
+from storage.index import INDEX, Index
 from storage.sources import Listing, Source, SourceError, class_order, stat_hash, take_subset
 from tasks.inputs.sources import open_data
-from tasks.inputs.stores import INDEX
 from tasks.recipe.settings import DataConfig, Recipe
 
 VERSION = 2  # of the stage shard

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,17 @@ from numpy.typing import NDArray
 
 from storage.artifact import Artifact
 from storage.files import sha256_of
-from storage.index import Index
+from storage.index import INDEX, Index
 from storage.zarr_store import BLOCK_IMAGES, ClassStore, LatentStore, block_names
+from tasks.inputs.distilled import Distilled
 from tasks.recipe.settings import Weighting
 
-INDEX = "index"
 LATENTS, PROTOTYPES, IMAGES, LABELS, SAMPLES = (
     f"{name}.zarr" for name in ("latents", "prototypes", "images", "labels", "samples")
 )
+
+MEASURES = ("w2", "n_eff", "gradient")  # facts of a measure artifact's record
+MOST_CLASSES = 20  # measured, sampled and shown, the first of the data set
 
 
 def indexed(shard: Artifact) -> tuple[Artifact, Index]:
@@ -75,24 +77,6 @@ def latent_content(encode: Artifact, name: str, num_images: int) -> str:
     """Hash of a class's finished latents, or of what there is of them."""
     marks = [encode.mark(unit) for unit in block_names(name, num_images)]
     return sha256_of([mark.content if mark else None for mark in marks])
-
-
-@dataclass(frozen=True)
-class Distilled:
-    """N pictures in label order, several of one centroid each with its weight.
-
-    images     (N, S, S, 3) uint8
-    labels     (N,) int64
-    centroids  (N,) int64, the number of the prototype within its class
-    weights    (N,) float64, of a class 1 in the mean
-    classes    names in label order
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    centroids: NDArray[np.int64]
-    weights: NDArray[np.float64]
-    classes: tuple[str, ...]
 
 
 def distilled_set(decode: Artifact, weights: Weighting, num_classes: int | None = None) -> Distilled:

@@ -62,6 +62,41 @@ def test_whatever_changes_the_result_changes_the_digest(tmp_path: Path) -> None:
     assert len({a.digest for a in made}) == len(made)
 
 
+def test_a_folder_is_opened_with_all_that_it_was_made_from(tmp_path: Path) -> None:
+    shard = Artifact(tmp_path, "shard", 2, {"path": "data"})
+    write_unit(shard, "index")
+    shard.finish(["index"])
+    encode = Artifact(tmp_path, "encode", 3, {"size_px": 8}, {"shard": shard.known_as("by-content")})
+    write_unit(encode, "a")
+    cluster = Artifact(tmp_path, "cluster", 1, {"k": 2}, {"encode": encode})
+    write_unit(cluster, "a")
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "prototypes").symlink_to(cluster.path)
+    found = Artifact.open(tmp_path / "digits" / "prototypes")
+    assert (str(found), found.root, found.version, found.config) == (str(cluster), tmp_path, 1, {"k": 2})
+    assert [str(a) for a in found.ancestors()] == [str(encode), str(shard)]
+    assert found.ancestor("shard").record() == shard.record()
+    with pytest.raises(LookupError, match="from no artifact of the stage prior"):
+        found.ancestor("prior")
+
+
+@pytest.mark.parametrize("plan", [None, "", "[]", '{"stage": "encode"}', "of another"])
+def test_a_folder_without_its_own_plan_is_no_artifact(plan: str | None, tmp_path: Path) -> None:
+    artifact = Artifact(tmp_path, "encode", 1, {})
+    write_unit(artifact, "a")
+    at = artifact.path / "plan.json"
+    if plan == "of another":
+        other = Artifact(tmp_path, "encode", 2, {})
+        write_unit(other, "a")
+        shutil.copy(other.path / "plan.json", at)
+    elif plan is None:
+        at.unlink()
+    else:
+        at.write_text(plan)
+    with pytest.raises(NotDone, match=r"is no artifact's folder: give one like runs/digits/encode"):
+        Artifact.open(artifact.path)
+
+
 def test_a_grandparent_changes_the_digest(tmp_path: Path) -> None:
     def chain(setting: int) -> Artifact:
         first = Artifact(tmp_path, "shard", 1, {"k": setting})

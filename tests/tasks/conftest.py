@@ -11,10 +11,10 @@ import pytest
 from ddoq_core.train.networks import ClassifierSpec, build_classifier, save_classifier
 from storage.artifact import Artifact
 from storage.clock import Clock
-from storage.index import Index
+from storage.index import INDEX, Index
 from storage.sources.listing import ListingBuilder, Location
 from tasks.inputs.models import MODEL
-from tasks.inputs.stores import INDEX, images_of, prototypes_of
+from tasks.inputs.stores import images_of, prototypes_of
 
 CLASSES, IPC, SIZE_PX = ("n01440764", "n02102040"), 5, 8
 
