@@ -12,11 +12,12 @@ from pathlib import Path
 
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from ddoq_core.devices import best_device
 from ddoq_core.errors import InvalidInput
+from ddoq_core.loading import fill, read_tensors
 from ddoq_core.train.convnets import ResNetAP10, convnet
 
 CONVNET = re.compile(r"convnet-(?P<depth>[1-9]\d*)-(?P<width>[1-9]\d*)")
@@ -90,9 +91,9 @@ def save_classifier(model: Classifier, spec: ClassifierSpec, folder: Path) -> No
 
 
 def load_classifier(folder: Path) -> Classifier:
-    """Read what save_classifier wrote, in eval mode."""
+    """Read what save_classifier wrote, in eval mode. Raises ValueError for tensors that do not fit."""
     model = build_classifier(ClassifierSpec(**json.loads((folder / "config.json").read_text())))
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    fill(model, read_tensors(folder / "model.safetensors"), folder)
     return model.eval().requires_grad_(False)
 
 

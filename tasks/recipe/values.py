@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import unicodedata
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -10,7 +11,7 @@ from pydantic import AfterValidator, Field
 
 def printable(text: str) -> str:
     """The text. Raises ValueError for one that no terminal, file system or JSON file could take as it is."""
-    if not text.isprintable():
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
         raise ValueError("control characters, or bytes that are no text: write it without")
     return text
 

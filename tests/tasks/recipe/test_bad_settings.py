@@ -127,7 +127,7 @@ GOOD = {
     "decode.prompt=a photo of {name}, {{detailed}}",
     'train.augmentation={"resized_crop": [0.3, 0.3]}',
     "seeds=[9223372036854775807]",
-    "data.path=/photos/Zoë's [old]",
+    "data.path=/photos/Zoë's\u202f[old]",
     "train.learning_rate=0.0001",
 }
 
