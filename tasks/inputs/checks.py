@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.inputs.models import WeightsError, local_weights
+from tasks.inputs.given import WeightsError, local_weights
 from tasks.recipe.settings import Recipe
 
 PIPELINES = {

@@ -13,7 +13,7 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.index import Index
 from storage.sources.listing import ListingBuilder, Location
-from tasks.inputs.models import MODEL
+from tasks.inputs.given import MODEL
 from tasks.inputs.stores import INDEX, images_of, prototypes_of
 
 CLASSES, IPC, SIZE_PX = ("n01440764", "n02102040"), 5, 8
