@@ -22,7 +22,7 @@ from tasks import (
     teacher,
     train,
 )
-from tasks.inputs.checks import check_prior
+from tasks.inputs.checks import check_models, check_prior
 from tasks.inputs.data import check_counts
 from tasks.inputs.stores import indexed
 from tasks.recipe.matrix import Matrix
@@ -91,6 +91,7 @@ def comparison(run: Run, recipe: Recipe, matrix: Matrix) -> tuple[Artifact, dict
 def _base(run: Run, recipe: Recipe) -> Base:
     data, index = indexed(run.add_now(shard.plan(recipe, run.root)))
     check_counts(recipe.ipc, index.counts("train"))
+    check_models(recipe)
     check_prior(recipe, index.classes)
     labels = resolve(recipe.train, recipe.ipc, len(index.classes)).labels
     models = {"autoencoder": run.add(autoencoder.plan(recipe, data))}

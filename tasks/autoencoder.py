@@ -13,7 +13,8 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import write_json
 from tasks.inputs.cached import DiskCheckpoint, cached
-from tasks.inputs.models import MODEL, PRECISION, WeightsError, describe_weights
+from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, identity_of, stamp_weights
+from tasks.inputs.models import ELSEWHERE, PRECISION
 from tasks.inputs.plan import Work
 from tasks.inputs.real import read_images, read_split
 from tasks.inputs.stores import indexed
@@ -31,6 +32,7 @@ def plan(recipe: Recipe, shard: Artifact) -> Work:
     config, images = recipe.autoencoder, recipe.images.for_encoding
     settings = {"autoencoder": config.model_dump(), "images": images.model_dump()}
     artifact = Artifact(shard.root, "autoencoder", VERSION, settings, {"shard": shard})
+    expect_weights(artifact, config.weights, config.subfolder)
     return Work(artifact, autoencoder, (config, images), gpu=True)
 
 
@@ -65,7 +67,8 @@ def _note_weights(artifact: Artifact, config: AutoencoderConfig, images: ImageCo
     assert config.weights is not None
     clock = Clock()
     with clock("read"):
-        told = {**describe_weights(config.weights), "subfolder": config.subfolder}
+        stamps = stamp_weights(config.weights, config.subfolder)
+        told = {**identity_of(config.weights, stamps), "subfolder": config.subfolder}
         try:
             model = load_autoencoder(config.weights, config.subfolder)
             shape = model.latent_shape(images.size_px)
@@ -76,8 +79,8 @@ def _note_weights(artifact: Artifact, config: AutoencoderConfig, images: ImageCo
         real = read_images(shard, index, rows[:: max(1, len(rows) // PROBE_IMAGES)][:PROBE_IMAGES], images)
     with clock("compute"):
         precision = _precision(model, config, real)
-    with artifact.writing(MODEL, clock, {"latent_shape": shape, **precision}) as folder:
-        write_json(folder / "weights.json", told)
+    with artifact.writing(MODEL, clock, {"latent_shape": shape, **precision, **facts_of(stamps)}) as folder:
+        write_json(folder / ELSEWHERE, told)
         write_json(folder / PRECISION, precision)
     return str(artifact)
 

@@ -26,7 +26,8 @@ from tasks.pages.figures import figures
 from tasks.pages.findings import remarks
 from tasks.pages.paper import beside
 from tasks.pages.render import render
-from tasks.recipe.matrix import RANDOM_IMAGES, Cell, Matrix
+from tasks.recipe.cells import RANDOM_IMAGES, Cell
+from tasks.recipe.matrix import Matrix
 from tasks.recipe.settings import COMPARE, Recipe
 
 VERSION = 2
@@ -132,7 +133,7 @@ def _differences(scores: list[Row], matrix: Matrix) -> Iterator[Row]:
                 if (row["ipc"], row["architecture"]) == (ipc, architecture):
                     values.setdefault(Cell(*(row[k] for k in Cell._fields)), []).append(row["top1"])
             arrays = {cell: np.asarray(top1) for cell, top1 in values.items()}
-            for found in effects(arrays, matrix):
+            for found in effects(arrays, matrix.levels):
                 yield {"ipc": ipc, "architecture": architecture, **found}
 
 

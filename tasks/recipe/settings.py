@@ -8,9 +8,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from ddoq_core.train.protocol import Augmentation, Labels, Optimizer, Schedule, WeightsIn
+from tasks.recipe.values import (
+    Architecture,
+    Count,
+    Decay,
+    Rate,
+    Scale,
+    Seed,
+    Side,
+    Text,
+    Width,
+    check_method_name,
+    check_prompt,
+    each_once,
+)
 
 STAGES = (
     "shard", "autoencoder", "encode", "teacher", "prior", "cluster", "decode", "measure", "label", "train", "evaluate",
@@ -21,7 +35,7 @@ Subset = Literal[
     "imagenette", "imagewoof", "imagenet100", "imageidc", "imagemeow", "imagesquawk", "imagefruit", "imageyellow"
 ]
 ProtocolName = Literal["fkd", "rded", "hard", "quick"]
-Weighting = Literal["uniform", "sqrt", "mass", "sqrt-paper"] | Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Weighting = Literal["uniform", "sqrt", "mass", "sqrt-paper"] | Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
@@ -34,21 +48,21 @@ class DataConfig(Settings):
     """Where the real images come from (stage shard)."""
 
     source: Literal["digits", "folder", "tar", "webdataset", "parquet", "cifar10", "imagenette"] = "folder"
-    path: str | None = Field(
+    path: Text | None = Field(
         None,
         description="a folder; for tar, webdataset and parquet also a file, a pattern or a range like a-{00..46}.tar",
     )
-    val_path: str | None = Field(
+    val_path: Text | None = Field(
         None, description="the validation images, of the same kind, where they are not with the others"
     )
-    val_labels: str | None = Field(
+    val_labels: Text | None = Field(
         None,
         description="ILSVRC's ground truth for a flat val_path: the devkit's folder or archive, Kaggle's "
         "LOC_val_solution.csv, or a text file of WordNet ids",
     )
     subset: Subset | None = Field(None, description="take the classes of this subset of ImageNet-1K alone")
     val_fraction: float = Field(0.25, gt=0, lt=1, description="share held out per class, where the source has no val")
-    split_seed: int = 0
+    split_seed: int = Field(0, ge=0, lt=2**32)
     max_pixels: PositiveInt = Field(178_956_970, le=178_956_970, description="larger images are refused")
     max_refused: float = Field(0.01, ge=0, le=1, description="fail if a larger share of the images cannot be shown")
 
@@ -64,11 +78,11 @@ class DataConfig(Settings):
 class ImageConfig(Settings):
     """How every image is brought to size, antialiased."""
 
-    size_px: PositiveInt = Field(256, description="side of the images that are encoded")
+    size_px: Side = Field(256, description="side of the images that are encoded")
     resize: Literal["crop", "squash"] = Field(
         "crop", description="the short side and the centre, or squash as D4M does"
     )
-    train_px: PositiveInt | None = Field(None, description="side for teacher, students and evaluation; size_px if none")
+    train_px: Side | None = Field(None, description="side for teacher, students and evaluation; size_px if none")
 
     @property
     def for_encoding(self) -> ImageConfig:
@@ -84,20 +98,20 @@ class ImageConfig(Settings):
 class AutoencoderTraining(Settings):
     """A small diffusers AutoencoderKL trained on the training images."""
 
-    channels: tuple[PositiveInt, ...] = (32, 32, 32)
-    latent_channels: PositiveInt = 4
-    num_steps: PositiveInt = 600
-    batch_size: PositiveInt = 32
-    learning_rate: float = 2e-3
-    kl_weight: float = 1e-6
-    seed: int = 0
+    channels: tuple[Annotated[Width, Field(multiple_of=8)], ...] = Field((32, 32, 32), min_length=1, max_length=8)
+    latent_channels: Width = 4
+    num_steps: Count = 600
+    batch_size: Count = 32
+    learning_rate: Rate = 2e-3
+    kl_weight: Scale = 1e-6
+    seed: Seed = 0
 
 
 class AutoencoderConfig(Settings):
     """Weights to load (AutoencoderKL, AutoencoderTiny, TAEF2), or how to train one."""
 
-    weights: str | None = Field(None, description="a diffusers folder or hub name, or a folder of TAEF2's two files")
-    subfolder: str | None = Field(None, description="'vae' for the autoencoder inside a pipeline folder")
+    weights: Text | None = Field(None, description="a diffusers folder or hub name, or a folder of TAEF2's two files")
+    subfolder: Text | None = Field(None, description="'vae' for the autoencoder inside a pipeline folder")
     train: AutoencoderTraining | None = None
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of encoding; auto: the device's fastest whose latents are within 2 % of float32's"
@@ -114,21 +128,23 @@ class EncodeConfig(Settings):
     """What is taken from the autoencoder's posterior."""
 
     posterior: Literal["mean", "sample"] = Field("mean", description="a seeded sample is what D4M encodes")
-    seed: int = 0
+    seed: Seed = 0
 
 
 class TeacherConfig(Settings):
     """The network whose soft labels the students learn from."""
 
-    architecture: str = "resnet18"
-    weights: str | None = Field(None, description="'pretrained' (timm's), a checkpoint file, or nothing: train it here")
-    num_epochs: PositiveInt = 16
-    batch_size: PositiveInt = 64
-    learning_rate: float = 4e-3
-    weight_decay: float = 0.01
+    architecture: Architecture = "resnet18"
+    weights: Text | None = Field(
+        None, description="'pretrained' (timm's), a checkpoint file, or nothing: train it here"
+    )
+    num_epochs: Count = 16
+    batch_size: Count = 64
+    learning_rate: Rate = 4e-3
+    weight_decay: Decay = 0.01
     augmentation: Augmentation = Augmentation()
-    seed: int = 0
-    min_gain: float = Field(
+    seed: Seed = 0
+    min_gain: Scale = Field(
         3.0, description="refuse a teacher whose top-1 is less than this many times chance, or than (1 + chance) / 2"
     )
 
@@ -136,25 +152,27 @@ class TeacherConfig(Settings):
 class PriorTraining(Settings):
     """A small latent DiT trained on the latents (arXiv 2212.09748), with classifier-free guidance."""
 
-    num_layers: PositiveInt = 4
-    num_heads: PositiveInt = 4
-    head_dim: PositiveInt = 32
-    patch_size: PositiveInt = 2
-    num_steps: PositiveInt = 1500
-    batch_size: PositiveInt = 64
-    learning_rate: float = 2e-3
+    num_layers: PositiveInt = Field(4, le=1000)
+    num_heads: PositiveInt = Field(4, le=1000)
+    head_dim: PositiveInt = Field(32, le=1024)
+    patch_size: Side = 2
+    num_steps: Count = 1500
+    batch_size: Count = 64
+    learning_rate: Rate = 2e-3
     label_dropout: float = Field(0.1, ge=0, lt=1)
     schedule: Literal["scaled_linear", "cosine"] = "scaled_linear"
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
-    min_snr_gamma: float | None = Field(None, gt=0, description="min-SNR weighting (arXiv 2303.09556), usually 5")
-    seed: int = 0
+    min_snr_gamma: Rate | None = Field(None, description="min-SNR weighting (arXiv 2303.09556), usually 5")
+    seed: Seed = 0
 
 
 class PriorConfig(Settings):
     """The diffusion model that decoding goes through: weights to load, or how to train one."""
 
     kind: Literal["trained", "dit", "stable-diffusion"] = "trained"
-    weights: str | None = Field(None, description="diffusers pipeline folder or hub name, for dit and stable-diffusion")
+    weights: Text | None = Field(
+        None, description="diffusers pipeline folder or hub name, for dit and stable-diffusion"
+    )
     train: PriorTraining | None = None
 
     @model_validator(mode="after")
@@ -172,7 +190,7 @@ class ClusterConfig(Settings):
     """How the K prototypes of a class are found."""
 
     method: Literal["exact", "stream", "stream-d4m", "clvq", "balanced", "random"] = "exact"
-    num_starts: PositiveInt = 10
+    num_starts: PositiveInt = Field(10, le=10_000)
 
     @property
     def has_starts(self) -> bool:
@@ -191,13 +209,13 @@ class DecodeConfig(Settings):
         description="share of the noise schedule that the centroid is noised to; if none, to the signal-to-noise ratio "
         "of 0.7 on Stable Diffusion's schedule, as D4M",
     )
-    guidance_scale: float = Field(8.0, ge=0)
-    num_steps: PositiveInt = 50
+    guidance_scale: Scale = 8.0
+    num_steps: PositiveInt = Field(50, le=1000)
     sampler: Literal["given", "ddim", "ddpm"] = Field("given", description="the prior's own, or another")
     inversion: bool = Field(False, description="the centroid's own noise by DDIM inversion, as D3HR; needs ddim")
-    centroid_guidance: float = Field(0.0, ge=0, description="pull towards the centroid, as MGD3; needs ddim or ddpm")
-    num_draws: PositiveInt = Field(1, description="pictures per centroid, each with the centroid's weight")
-    prompt: str = Field(
+    centroid_guidance: Scale = Field(0.0, description="pull towards the centroid, as MGD3; needs ddim or ddpm")
+    num_draws: PositiveInt = Field(1, le=1000, description="pictures per centroid, each with the centroid's weight")
+    prompt: Annotated[str, AfterValidator(check_prompt)] = Field(
         "{name}", description="stable-diffusion: the class prompt; {name} is its name, of ImageNet its class line"
     )
     negative_prompt: str = "cartoon, anime, painting"
@@ -220,23 +238,23 @@ class DecodeConfig(Settings):
 class TrainConfig(Settings):
     """The one protocol under which every method's students are trained, and what the recipe changes in it."""
 
-    architectures: tuple[str, ...] = ("resnet18",)
+    architectures: Annotated[tuple[Architecture, ...], AfterValidator(each_once)] = Field(("resnet18",), min_length=1)
     protocol: ProtocolName = Field("fkd", description="a preset of tasks/protocols.py; what is set below comes first")
     labels: Labels | None = Field(
         None, description="the teacher's in the training step, the teacher's from the stage label, or the classes"
     )
-    label_top_k: PositiveInt | None = Field(None, description="of stored labels, keep this many logits per picture")
+    label_top_k: Count | None = Field(None, description="of stored labels, keep this many logits per picture")
     weights_in: WeightsIn | None = Field(
         None, description="weights multiply the loss, or are the probabilities by which an epoch's pictures are drawn"
     )
-    num_epochs: PositiveInt | None = None
-    batch_size: PositiveInt | None = None
+    num_epochs: Count | None = None
+    batch_size: Count | None = None
     optimizer: Optimizer | None = None
-    learning_rate: float | None = Field(None, gt=0)
+    learning_rate: Rate | None = None
     momentum: float | None = Field(None, ge=0, lt=1)
-    weight_decay: float | None = Field(None, ge=0)
+    weight_decay: Decay | None = None
     schedule: Schedule | None = None
-    temperature: float | None = Field(None, gt=0)
+    temperature: float | None = Field(None, ge=1e-3, le=1e6)
     augmentation: Augmentation | None = Field(None, description="instead of the protocol's, as a whole")
 
 
@@ -261,10 +279,10 @@ class Method(NamedTuple):
 class Recipe(Settings):
     """A whole distillation."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)
     claim: str = ""
-    ipc: PositiveInt = Field(10, description="images per class")
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    ipc: Count = Field(10, description="images per class")
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(each_once)] = Field((0, 1, 2), min_length=1)
     redistil: bool = Field(False, description="each seed draws prototypes and pictures anew, not only students")
     data: DataConfig
     images: ImageConfig = ImageConfig()
@@ -284,6 +302,15 @@ class Recipe(Settings):
         if name in (*STAGES, COMPARE):
             raise ValueError(f"a recipe cannot be called {name!r}, which is a stage")
         return name
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_have_names(cls, methods: dict[str, MethodConfig]) -> dict[str, MethodConfig]:
+        if not methods:
+            raise ValueError('name at least one method, e.g. methods={"ddoq": {}}')
+        for name in methods:
+            check_method_name(name)
+        return methods
 
     @model_validator(mode="after")
     def _methods_are_valid(self) -> Recipe:

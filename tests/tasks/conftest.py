@@ -16,7 +16,7 @@ from storage.clock import Clock
 from storage.index import INDEX, Index
 from storage.sources.listing import ListingBuilder, Location
 from tasks import autoencoder, cluster, encode, prior, shard, teacher
-from tasks.inputs.models import MODEL
+from tasks.inputs.given import MODEL
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import images_of, indexed, prototypes_of
 from tasks.recipe.settings import Recipe

@@ -12,7 +12,7 @@ from ddoq_core.encode import precision
 from ddoq_core.encode.autoencoder import KLAutoencoder
 from ddoq_core.encode.precision import fast_dtype
 from tasks import autoencoder as stage
-from tasks.inputs.models import WeightsError
+from tasks.inputs.given import WeightsError
 from tasks.recipe.settings import AutoencoderConfig
 
 
