@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from storage.errors import UsageError
 from tasks.recipe.matrix import Matrix
-from tasks.recipe.settings import Recipe, Weighting
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import Weighting
 
 OURS, YOURS = Path(__file__).with_name("prefect.yaml"), Path("prefect.yaml")
 SHOWN = 200  # characters of a value that is refused

@@ -20,7 +20,8 @@ from flows.server import prefect_server
 from flows.workers import num_workers
 from storage.errors import UsageError
 from tasks.recipe.matrix import Matrix, check_changes
-from tasks.recipe.settings import STAGES, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import STAGES
 
 app = typer.Typer(
     name="ddoq",

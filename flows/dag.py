@@ -27,7 +27,8 @@ from tasks.inputs.data import check_counts
 from tasks.inputs.stores import indexed
 from tasks.recipe.matrix import Matrix
 from tasks.recipe.protocols import resolve
-from tasks.recipe.settings import Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import TrainedPrior
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ def _base(run: Run, recipe: Recipe) -> Base:
     latents = run.add(encode.plan(recipe, data, models["autoencoder"]))
     judge = {"teacher": run.add(teacher.plan(recipe, data))} if labels != "hard" else {}
     models |= {"prior": run.add(prior.plan(recipe, data, latents))} if recipe.through_prior else {}
-    own = recipe.through_prior and recipe.prior.train and judge
-    samples = {"sample": run.add(sample.plan(recipe, latents, {**models, **judge}))} if own else {}
+    own = recipe.through_prior and isinstance(recipe.prior, TrainedPrior)
+    samples = {"sample": run.add(sample.plan(recipe, latents, {**models, **judge}))} if own and judge else {}
     return Base(data, latents, models, judge, samples, labels)
 
 

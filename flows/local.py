@@ -11,7 +11,8 @@ from typing import Any
 from flows.errors import RunFailed
 from storage.artifact import NotDone
 from tasks.inputs.checks import check_models, check_prior
-from tasks.recipe.settings import COMPARE, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import COMPARE
 
 
 def check_settings(recipe: Recipe) -> None:

@@ -18,7 +18,8 @@ from tasks.inputs.models import ELSEWHERE, PRECISION
 from tasks.inputs.plan import Work
 from tasks.inputs.real import read_images, read_split
 from tasks.inputs.stores import indexed
-from tasks.recipe.settings import AutoencoderConfig, ImageConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import AutoencoderConfig, GivenAutoencoder, ImageConfig
 
 if TYPE_CHECKING:
     from ddoq_core.encode.autoencoder import Autoencoder
@@ -41,7 +42,7 @@ def autoencoder(artifact: Artifact, config: AutoencoderConfig, images: ImageConf
     """Train an AutoencoderKL on the training images, or note which weights are used."""
     if artifact.is_done():
         return cached(artifact)
-    if config.train is None:
+    if isinstance(config, GivenAutoencoder):
         return _note_weights(artifact, config, images)
     from ddoq_core.encode.autoencoder import reconstruction_psnr
     from ddoq_core.encode.training import train_autoencoder
@@ -61,10 +62,9 @@ def autoencoder(artifact: Artifact, config: AutoencoderConfig, images: ImageConf
     return str(artifact)
 
 
-def _note_weights(artifact: Artifact, config: AutoencoderConfig, images: ImageConfig) -> str:
+def _note_weights(artifact: Artifact, config: GivenAutoencoder, images: ImageConfig) -> str:
     from ddoq_core.encode.autoencoder import load_autoencoder
 
-    assert config.weights is not None
     clock = Clock()
     with clock("read"):
         stamps = stamp_weights(config.weights, config.subfolder)

@@ -28,7 +28,8 @@ from tasks.pages.paper import beside
 from tasks.pages.render import render
 from tasks.recipe.cells import RANDOM_IMAGES, Cell
 from tasks.recipe.matrix import Matrix
-from tasks.recipe.settings import COMPARE, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import COMPARE
 
 VERSION = 2
 FOLDER = "comparison"

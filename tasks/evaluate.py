@@ -14,7 +14,8 @@ from tasks.inputs.models import load_classifier
 from tasks.inputs.plan import Work
 from tasks.inputs.real import classify_split
 from tasks.inputs.stores import indexed
-from tasks.recipe.settings import ImageConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import ImageConfig
 
 VERSION = 2
 METRICS = "metrics"

@@ -21,7 +21,8 @@ from tasks.inputs.distilled import Distilled
 from tasks.inputs.plan import Work
 from tasks.inputs.real import read_images
 from tasks.inputs.stores import MOST_CLASSES, distilled_set, indexed, latents_of, prototypes_of
-from tasks.recipe.settings import ImageConfig, Recipe, Weighting
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import ImageConfig, Weighting
 
 VERSION = 2
 FOLDER = "measure"

@@ -14,7 +14,8 @@ from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, id
 from tasks.inputs.models import ELSEWHERE, load_given_prior
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import index_of, latents_of
-from tasks.recipe.settings import PriorConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import GivenPrior, PriorConfig
 
 VERSION = 2
 
@@ -22,7 +23,7 @@ VERSION = 2
 def plan(recipe: Recipe, shard: Artifact, latents: Artifact) -> Work:
     """The prior of a recipe, trained on its latents or given."""
     config = recipe.prior
-    parents = {"encode": latents} if config.train else {"shard": shard}
+    parents = {"shard": shard} if isinstance(config, GivenPrior) else {"encode": latents}
     artifact = Artifact(shard.root, "prior", VERSION, {"prior": config.model_dump()}, parents)
     expect_weights(artifact, config.weights)
     return Work(artifact, prior, (config,), gpu=True)
@@ -33,7 +34,7 @@ def prior(artifact: Artifact, config: PriorConfig) -> State | str:
     """Train a latent DiT on the latents of all classes, or note which weights are used."""
     if artifact.is_done():
         return cached(artifact)
-    if config.train is None:
+    if isinstance(config, GivenPrior):
         return _note_weights(artifact, config)
     from ddoq_core.decode.training import train_prior
 
@@ -55,8 +56,7 @@ def prior(artifact: Artifact, config: PriorConfig) -> State | str:
     return str(artifact)
 
 
-def _note_weights(artifact: Artifact, config: PriorConfig) -> str:
-    assert config.weights is not None
+def _note_weights(artifact: Artifact, config: GivenPrior) -> str:
     clock = Clock()
     with clock("read"):
         stamps = stamp_weights(config.weights)

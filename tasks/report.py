@@ -26,7 +26,7 @@ from tasks.pages.costs import ledger
 from tasks.pages.figures import accuracy_by_method
 from tasks.pages.findings import remarks
 from tasks.pages.render import render
-from tasks.recipe.settings import Recipe
+from tasks.recipe.recipe import Recipe
 
 VERSION = 4
 FOLDER = "report"

@@ -16,7 +16,8 @@ from tasks.inputs.cached import cached
 from tasks.inputs.models import load_autoencoder, load_classifier, load_prior
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import MOST_CLASSES, SAMPLES, index_of, latents_of
-from tasks.recipe.settings import DecodeConfig, ImageConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import DecodeConfig, ImageConfig
 
 VERSION = 1
 PER_CLASS, SHOWN = 20, 10  # drawn and kept of a class

@@ -23,7 +23,8 @@ from tasks.inputs.data import (
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import indexed
 from tasks.pages.findings import facts_of, remarks
-from tasks.recipe.settings import DataConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import DataConfig
 
 REFUSED_IMAGES = "refused.parquet"
 

@@ -15,7 +15,8 @@ from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, st
 from tasks.inputs.plan import Work
 from tasks.inputs.real import classify_split, read_split
 from tasks.inputs.stores import indexed
-from tasks.recipe.settings import ImageConfig, Recipe, TeacherConfig
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import ImageConfig, TeacherConfig
 
 VERSION = 2
 

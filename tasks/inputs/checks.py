@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError
 from ddoq_core.train.architectures import check_architecture
 from storage.errors import UsageError
 from tasks.inputs.given import WeightsError, local_weights
-from tasks.recipe.settings import Recipe
+from tasks.recipe.recipe import Recipe
 
 PIPELINES = {
     "dit": ("DiTPipeline",),

@@ -15,7 +15,8 @@ from storage.artifact import Artifact
 from storage.index import INDEX, Index
 from storage.sources import Listing, Source, SourceError, class_order, stat_hash, take_subset
 from tasks.inputs.sources import open_data
-from tasks.recipe.settings import DataConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import DataConfig
 
 VERSION = 2  # of the stage shard
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.artifact import Artifact
 from storage.files import write_json
-from tasks.recipe.settings import Method, Recipe
+from tasks.recipe.recipe import Method, Recipe
 
 RUN = "run"
 

@@ -11,7 +11,8 @@ from prefect.flows import load_flow_from_entrypoint
 
 from flows.catalogue import OURS, load_recipe, recipes
 from storage.errors import UsageError
-from tasks.recipe.settings import COMPARE, STAGES, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import COMPARE, STAGES
 from tests.flows.conftest import REPOSITORY
 
 KNOWN = {"name", "description", "entrypoint", "flow_name", "parameters", "tags", "version", "schedules", "work_pool"}

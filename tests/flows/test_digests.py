@@ -15,7 +15,7 @@ from flows.catalogue import load_recipe, recipes
 from flows.dag import distillation
 from storage.artifact import Artifact
 from tasks.inputs.plan import Work
-from tasks.recipe.settings import Recipe
+from tasks.recipe.recipe import Recipe
 
 GOLDEN = Path(__file__).parent / "golden_digests.json"
 Digests = dict[str, list[str]]

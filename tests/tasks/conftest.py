@@ -19,7 +19,7 @@ from tasks import autoencoder, cluster, encode, prior, shard, teacher
 from tasks.inputs.given import MODEL
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import images_of, indexed, prototypes_of
-from tasks.recipe.settings import Recipe
+from tasks.recipe.recipe import Recipe
 
 CLASSES, IPC, SIZE_PX = ("n01440764", "n02102040"), 5, 8
 

@@ -14,10 +14,7 @@ from PIL import Image
 from storage.artifact import Artifact
 from tasks import decode
 from tasks.inputs.stores import distilled_set, images_of
-from tasks.recipe.settings import (
-    DecodeConfig,
-    ImageConfig,
-)
+from tasks.recipe.settings import DecodeConfig, ImageConfig
 from tests.tasks.conftest import Pipeline
 
 IMAGES = ImageConfig(size_px=8)

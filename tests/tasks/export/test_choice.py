@@ -11,7 +11,7 @@ from storage.artifact import Artifact, NotDone
 from storage.errors import UsageError
 from tasks.export.choice import choose
 from tasks.inputs.runs import keep_run, kept_run
-from tasks.recipe.settings import Recipe
+from tasks.recipe.recipe import Recipe
 
 METHODS = {"d4m": {"weights": "uniform"}, "ddoq": {}, "ddoq-mass": {"weights": "mass"}, "power": {"weights": 0.25}}
 

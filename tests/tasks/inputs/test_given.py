@@ -14,7 +14,8 @@ from storage.artifact import Artifact
 from tasks import prior as stage
 from tasks.inputs.given import WeightsError, stamp_weights
 from tasks.inputs.models import load_prior
-from tasks.recipe.settings import DecodeConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import DecodeConfig, GivenPrior
 from tests.pipelines import save_dit
 from tests.places import REPOSITORY
 from tests.tasks.inputs.test_models import flip
@@ -44,7 +45,7 @@ def planned(weights: Path, shard: Artifact) -> Artifact:
 def made(weights: Path, shard: Artifact) -> Artifact:
     """The prior as a run makes it, if it is not there."""
     artifact = planned(weights, shard)
-    stage.prior.fn(artifact, stage.PriorConfig(kind="dit", weights=str(weights)))
+    stage.prior.fn(artifact, GivenPrior(kind="dit", weights=str(weights)))
     return artifact
 
 
