@@ -16,6 +16,7 @@ from ddoq_core.train.architectures import check_architecture
 from storage.errors import UsageError
 from tasks.inputs.given import WeightsError, local_weights
 from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import TrainedAutoencoder, TrainedPrior
 
 PIPELINES = {
     "dit": ("DiTPipeline",),
@@ -88,7 +89,7 @@ def check_prior(recipe: Recipe, class_names: Sequence[str]) -> None:
     if not recipe.through_prior:
         return
     prior, latents = recipe.prior, _latents(recipe)
-    if prior.train is not None:
+    if isinstance(prior, TrainedPrior):
         patch = prior.train.patch_size
         if latents and latents.side % patch:
             raise WeightsError(
@@ -96,7 +97,6 @@ def check_prior(recipe: Recipe, class_names: Sequence[str]) -> None:
                 f"set images.size_px to a multiple of {patch * latents.factor}"
             )
         return
-    assert prior.weights is not None
     folder = local_weights(prior.weights)
     if folder is None:
         return
@@ -147,10 +147,9 @@ def _check_classes(weights: str, index: PipelineFile, network: TransformerFile, 
 def _latents(recipe: Recipe) -> Latents | None:
     """The recipe's latents; None where the autoencoder is not on this machine or is of an unknown kind."""
     autoencoder = recipe.autoencoder
-    if autoencoder.train is not None:
+    if isinstance(autoencoder, TrainedAutoencoder):
         levels, channels = len(autoencoder.train.channels), autoencoder.train.latent_channels
     else:
-        assert autoencoder.weights is not None
         folder = local_weights(autoencoder.weights)
         if folder is None:
             return None
