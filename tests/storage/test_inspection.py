@@ -107,6 +107,32 @@ def test_a_forgotten_artifact_is_gone(artifact: Artifact) -> None:
     assert not artifact.path.exists()
 
 
+def test_much_is_known_as_much_and_told_with_its_size(artifact: Artifact) -> None:
+    one, whole = forgetting(artifact.path, ["n01"]), forgetting(artifact.path, [])
+    size = sum(f.stat().st_size for f in (artifact.path / "prototypes.zarr" / "n01").rglob("*") if f.is_file())
+    assert not one.is_much and str(one) == f"cluster/{artifact.digest}: 1 of 2 units, {size:,} bytes"
+    assert whole.is_much and f"cluster/{artifact.digest}: all of it, 2 units, " in str(whole)
+
+
+def test_what_is_damaged_is_named_in_a_description_and_not_shown(artifact: Artifact) -> None:
+    metadata = artifact.path / "prototypes.zarr/n01/centroids/zarr.json"
+    metadata.write_text(metadata.read_text().replace("3,", "7,", 1))
+    text = describe(artifact.path)
+    assert "n01: damaged: prototypes.zarr/n01/centroids/zarr.json: run the recipe again" in text
+    assert "n02: centroids (3, 4) float64" in text and "(7, 4)" not in text
+
+
+@pytest.mark.parametrize("damage", ["deleted", "of another kind"])
+def test_the_root_of_a_store_is_checked_and_mended(artifact: Artifact, damage: str) -> None:
+    root = artifact.path / "prototypes.zarr" / "zarr.json"
+    before = root.read_bytes()
+    root.unlink()
+    if damage != "deleted":
+        root.write_bytes(before.replace(b"{}", b'{"weights": 1}'))
+    assert verify_folder(artifact.path) == [f"damaged: cluster/{artifact.digest}, file prototypes.zarr/zarr.json"]
+    assert not artifact.is_done() and artifact.mend() and root.read_bytes() == before
+
+
 def test_an_unknown_unit_forgets_nothing(artifact: Artifact) -> None:
     with pytest.raises(NoArtifact, match="no unit 'n07': it has n01, n02"):
         forgetting(artifact.path, ["n01", "n07"]).carry_out()
