@@ -14,9 +14,13 @@ import pytest
 from storage.artifact import Artifact
 from storage.files import canonical_json, list_files
 from storage.inspection import artifact_folders, unchecked_files, verify_folder
+from tasks.inputs.data import shard_artifact
 from tasks.inputs.runs import damaged_runs
+from tasks.recipe.settings import DataConfig
+from tasks.shard import shard
 from tests.flows.conftest import Result, Services, ddoq, run_tiny
 from tests.flows.test_run import STAGES, contents
+from tests.storage.sources.test_sources import make_folder
 
 MARKS_AND_CLASSES = re.compile(r"(?<=marks/)\d+|(?<=\.zarr/)\d+")
 KINDS = 81  # at least; more where the recipe makes more
@@ -181,3 +185,21 @@ def test_to_forget_much_is_asked_about(root: Path) -> None:
     assert len(list((folder / "marks").iterdir())) == 7
     assert ddoq("forget", folder, "--yes").code == 0
     assert not folder.exists()
+
+
+def test_source_images_of_other_bytes_are_named(tmp_path: Path) -> None:
+    images = make_folder(tmp_path / "set", ("train", "val"))
+    root, data = tmp_path / "runs", DataConfig(path=str(images))
+    shard.fn(shard_artifact(root, data), data)
+    whole = ddoq("verify", "--sources", root)
+    assert whole.code == 0 and "0 changed images" in whole.output, whole.output
+    damage(images / "train/cat/1.png", "flipped")
+    assert ddoq("verify", root).code == 0, "the images are no files of the run's"
+    told = ddoq("verify", "--sources", root)
+    assert told.code == 1 and "1 changed images" in told.output
+    assert re.search(
+        r"changed: shard/\w{12}, image train/cat/1\.png: other bytes than when it was indexed", told.output
+    )
+    shutil.rmtree(images)
+    gone = ddoq("verify", "--sources", root)
+    assert gone.code == 1 and "train/cat/1.png: No such file" in gone.output.replace("\n", "")
