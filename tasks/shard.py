@@ -46,7 +46,7 @@ def shard(artifact: Artifact, data: DataConfig) -> State | str:
         unpacked = _unpack(artifact, source)
         inputs = source.fingerprint()
     folder = artifact.path / INDEX
-    if artifact.is_done() and artifact.holds(INDEX, inputs):
+    if artifact.is_done() and artifact.holds(INDEX, inputs) and artifact.reads_back(INDEX):
         total = len(indexed(artifact)[1].table) + len(refused := pq.read_table(folder / REFUSED_IMAGES))
         check_refused(refused, total, data.max_refused)
         return cached(artifact)

@@ -22,7 +22,10 @@ def collect(decode: Artifact, weights: Weighting, teacher: Artifact | None) -> H
     """
     for artifact, stage in ((decode, "decode"), *([(teacher, "teacher")] if teacher else [])):
         if artifact.stage != stage or not artifact.is_done():
-            raise NotDone(f"{artifact} is no finished artifact of the stage {stage}: run `ddoq run`, or give another")
+            raise NotDone(
+                f"{artifact} is no finished artifact of the stage {stage}, or has a damaged file, which `ddoq verify` "
+                "names: run `ddoq run`, or give another"
+            )
     distilled, cluster = distilled_set(decode, weights), decode.parents["cluster"]
     card = {
         "source": _source(decode.ancestor("shard")),

@@ -26,8 +26,10 @@ MOST_CLASSES = 20  # measured, sampled and shown, the first of the data set
 
 
 def indexed(shard: Artifact) -> tuple[Artifact, Index]:
-    """A finished shard artifact under its identity, the index's content, and the index."""
-    index = _index(shard.path / INDEX, shard.content())
+    """A finished shard artifact under its identity, the index's content, and the index. Raises NotDone or Damaged."""
+    content = shard.content()
+    shard.check(INDEX)
+    index = _index(shard.path / INDEX, content)
     return shard.known_as(index.identity), index
 
 
@@ -43,27 +45,27 @@ def index_of(artifact: Artifact) -> Index:
 
 def latents_of(encode: Artifact) -> LatentStore:
     """The store of an encode artifact."""
-    return LatentStore(encode.path / LATENTS)
+    return LatentStore(encode.path / LATENTS, encode.check)
 
 
 def prototypes_of(cluster: Artifact) -> ClassStore:
     """The store of a cluster artifact."""
-    return ClassStore(cluster.path / PROTOTYPES)
+    return ClassStore(cluster.path / PROTOTYPES, cluster.check)
 
 
 def images_of(decode: Artifact) -> ClassStore:
     """The store of a decode artifact."""
-    return ClassStore(decode.path / IMAGES)
+    return ClassStore(decode.path / IMAGES, decode.check)
 
 
 def samples_of(sample: Artifact) -> ClassStore:
-    """The store of a sample artifact."""
-    return ClassStore(sample.path / SAMPLES)
+    """The store of a sample artifact, which is made as a whole."""
+    return ClassStore(sample.path / SAMPLES, lambda _: sample.check(SAMPLES))
 
 
 def labels_of(label: Artifact) -> ClassStore:
     """The store of a label artifact, a unit for each block of epochs."""
-    return ClassStore(label.path / LABELS)
+    return ClassStore(label.path / LABELS, label.check)
 
 
 def latent_blocks(index: Index, name: str) -> dict[str, NDArray[np.int64]]:
