@@ -5,6 +5,7 @@ Imports Prefect only to run: a server must have been chosen before, and what can
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import wraps
 from inspect import signature
@@ -31,9 +32,15 @@ def check(recipe: Recipe, root: Path) -> None:
 
 
 def prepare() -> None:
-    """Import what takes long while the server starts."""
+    """Import what takes long while the server starts, and keep Prefect's events from waiting for one that is gone."""
+    from prefect.events.clients import PrefectEventsClient
+    from prefect.events.worker import EventsWorker
+
     import flows.compare
     import flows.distill  # noqa: F401
+
+    EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)  # of 10 with a second between them
+    logging.getLogger(EventsWorker.__name__).setLevel(logging.CRITICAL)
 
 
 def execute(name: str, recipe: Recipe, root: Path, *, cluster: str | None, workers: int, **more: Any) -> dict[str, Any]:

@@ -34,10 +34,16 @@ LOOPBACK = "127.0.0.1"
 ONE_GPU = {"GPU": 1}
 CONNECT_SECONDS = 15  # to another scheduler
 WAIT_SECONDS = 60  # for its first worker
+# A terminal sends Ctrl-C to every process: the workers leave it to the run, which ends them. It also ends them where
+# Prefect's server is gone, and its events, of which they would tell, cannot be sent.
+PRELOAD = """
+import logging, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+logging.getLogger("EventsWorker").setLevel(logging.CRITICAL)
+"""
 SETTINGS = {  # of a local cluster
     "distributed.worker.daemon": False,  # tasks may start processes of their own
-    # A terminal sends Ctrl-C to every process: the workers leave it to the run, which ends them.
-    "distributed.worker.preload": ["import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"],
+    "distributed.worker.preload": [PRELOAD],
     "distributed.scheduler.allowed-failures": 3,  # a worker may die; a task that kills them ends the run
     "distributed.admin.low-level-log-length": 0,
     "distributed.scheduler.http.routes": [],  # tell whoever asks about a run's tasks, without TLS

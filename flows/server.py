@@ -132,7 +132,7 @@ def _refusal(url: str) -> str:
         with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
             said = answer.read(HEALTHY_BYTES)
     except (OSError, ValueError, HTTPException) as error:
-        return str(error) or type(error).__name__
+        return " ".join(str(error).split()) or type(error).__name__
     return "" if said.strip() == b"true" else "it is something else"
 
 
