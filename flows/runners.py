@@ -10,6 +10,7 @@ without GPUs every worker offers.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
@@ -20,6 +21,7 @@ from typing import Any
 
 import dask
 from distributed import KilledWorker, Nanny, Scheduler, SpecCluster
+from distributed.comm import connect
 from distributed.security import Security
 from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner
@@ -70,6 +72,7 @@ class Runner(DaskTaskRunner):
     def _connect(self, address: str) -> Any:
         scheduler_address(address)
         try:
+            asyncio.run(_shake_hands(address))
             client = super().client
         except Exception as error:  # of whatever kind what answers there provokes
             said = str(error).strip().splitlines() or [type(error).__name__]
@@ -77,7 +80,7 @@ class Runner(DaskTaskRunner):
                 f"no Dask scheduler answers at {address!r} ({said[0]}): "
                 "start one, or leave --cluster and DDOQ_CLUSTER out"
             ) from error
-        if not client.security.require_encryption and not address.startswith("tls://"):
+        if not address.startswith("tls://"):
             _warn_once(
                 f"whoever reaches {address} can run code in its workers: start it with TLS "
                 "(https://distributed.dask.org/en/stable/tls.html) and give its address as tls://"
@@ -88,8 +91,15 @@ class Runner(DaskTaskRunner):
 def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskRunner[Any]:
     """A runner on an existing scheduler, or on a local cluster of single-threaded worker processes."""
     if address := cluster or os.environ.get("DDOQ_CLUSTER"):
-        return Runner(address=address, client_kwargs={"timeout": CONNECT_SECONDS})
+        return Runner(address=address)
     return Runner(cluster_class=local_cluster, cluster_kwargs={"workers": workers})
+
+
+async def _shake_hands(address: str) -> None:
+    """Raise unless what answers speaks as Dask does: a client would wait for it without end."""
+    arguments = Security().get_connection_args("client")
+    comm = await asyncio.wait_for(connect(address, **arguments), CONNECT_SECONDS)
+    await comm.close()
 
 
 def result_of(future: Any) -> Any:
