@@ -18,7 +18,7 @@ from flows.catalogue import load_recipe, matrix_of, recipes, weighting_of
 from flows.errors import DEBUG, TERMINATED, Terminated
 from flows.errors import clear_errors as _clear_errors
 from flows.server import prefect_server
-from flows.workers import num_workers
+from flows.workers import num_workers, scheduler_address
 from storage.errors import UsageError
 from tasks.recipe.matrix import Matrix, check_changes
 from tasks.recipe.recipe import Recipe
@@ -29,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(markup=False)
+console = Console(markup=False, emoji=False)
 
 RecipeName = Annotated[str, typer.Argument(help="e.g. digits (see: ddoq recipes)")]
 Ipc = Annotated[int | None, typer.Option("--ipc", help="images per class, instead of the recipe's")]
@@ -280,7 +280,7 @@ def _run(
     from flows import local
 
     with _clear_errors(root):
-        number = num_workers(workers)
+        number, address = num_workers(workers), scheduler_address(cluster)
         recipe = load_recipe(name, ipc, settings)
         local.check_settings(recipe if matrix is None else matrix.recipe(recipe, max(matrix.ipc)))
         _check_writable(root)
@@ -290,7 +290,7 @@ def _run(
                 local.prepare()
                 server.wait()
             own = {} if matrix is None else {"matrix": matrix}
-            found = local.execute(flow, recipe, root, cluster=cluster, workers=number, **own)
+            found = local.execute(flow, recipe, root, cluster=address, workers=number, **own)
     from flows.summary import show, show_comparison
 
     seconds = time.monotonic() - start
@@ -303,7 +303,7 @@ def _run(
 def _check_writable(root: Path) -> None:
     probe = root / f".write-{os.getpid()}"
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:

@@ -11,7 +11,7 @@ from prefect.artifacts import create_table_artifact
 from pydantic import PositiveInt
 
 from flows.dag import comparison
-from flows.distill import carry_out
+from flows.distill import carry_out, publish_stages
 from flows.run import Run, link
 from flows.runners import dask_runner
 from tasks.compare import FOLDER
@@ -42,10 +42,11 @@ def compare(
     check_changes(changes or {})
     recipe = recipe.with_changes(changes or {})
     run = Run(Path(root))
-    (artifact, named), rows = carry_out(run, recipe.name, lambda: comparison(run, recipe, matrix))
+    (artifact, named), rows = carry_out(run, lambda: comparison(run, recipe, matrix))
     folder = link(run.root / recipe.name, COMPARE, artifact) / FOLDER
     for num, artifacts in named.items():
         keep_run(run.root / recipe.name, matrix.recipe(recipe, num), artifacts, f"{COMPARE}-{num}")
     tables = json.loads((folder / "results.json").read_text())
-    create_table_artifact(tables["results"], key="ddoq-comparison", description=recipe.name)
+    publish_stages(run, recipe.name, rows)
+    run.publish(create_table_artifact, tables["results"], key="ddoq-comparison", description=recipe.name)
     return {"stages": rows, **tables, "report": str(folder / "compare.html")}

@@ -42,13 +42,15 @@ def execute(
     """Run the DAG, or one stage of it, inside a flow. Returns what the closing table shows."""
     recipe = recipe.with_changes({**(changes or {}), **({} if ipc is None else {"ipc": ipc})})
     run = Run(Path(root), only=only)
-    artifacts, rows = carry_out(run, recipe.name, lambda: distillation(run, recipe))
+    artifacts, rows = carry_out(run, lambda: distillation(run, recipe))
     if only is not None:
+        publish_stages(run, recipe.name, rows)
         return {"stages": rows}
     link_newest(run.root, recipe.name, artifacts)
     keep_run(run.root / recipe.name, recipe, artifacts)
+    publish_stages(run, recipe.name, rows)
     found = results(artifacts["report"])
-    create_markdown_artifact(to_markdown(recipe, found), key="ddoq-report", description=recipe.name)
+    run.publish(create_markdown_artifact, to_markdown(recipe, found), key="ddoq-report", description=recipe.name)
     return {
         "stages": rows,
         "results": found,
@@ -56,7 +58,7 @@ def execute(
     }
 
 
-def carry_out(run: Run, name: str, submit: Callable[[], Found]) -> tuple[Found, list[dict[str, Any]]]:
+def carry_out(run: Run, submit: Callable[[], Found]) -> tuple[Found, list[dict[str, Any]]]:
     """Submit a run's jobs and wait for all of them, showing how far they are. Returns what `submit` does, and a row
     per stage."""
     with watching(run):
@@ -65,9 +67,12 @@ def carry_out(run: Run, name: str, submit: Callable[[], Found]) -> tuple[Found, 
     for stage, jobs in run.by_stage():
         if all(job.was_done for job in jobs):
             show_cached(stage, [str(job.artifact) for job in jobs])
-    rows = stage_rows(run)
-    create_table_artifact(rows, key="ddoq-stages", description=f"Stages of {name}")
-    return found, rows
+    return found, stage_rows(run)
+
+
+def publish_stages(run: Run, name: str, rows: list[dict[str, Any]]) -> None:
+    """Show the stages as a table in Prefect, once all that a run leaves on disk is there."""
+    run.publish(create_table_artifact, rows, key="ddoq-stages", description=f"Stages of {name}")
 
 
 def _stage_flow(stage: str) -> Flow[Any, dict[str, Any]]:

@@ -5,10 +5,15 @@ Imports Prefect only to run: a server must have been chosen before, and what can
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from flows.errors import RunFailed
+from flows.errors import GO_ON, RunFailed
+from flows.server import ServerError
 from storage.artifact import NotDone
 from tasks.inputs.checks import check_models, check_prior
 from tasks.recipe.recipe import Recipe
@@ -28,20 +33,47 @@ def check(recipe: Recipe, root: Path) -> None:
 
 
 def prepare() -> None:
-    """Import what takes long while the server starts."""
+    """Import what takes long while the server starts, and keep Prefect's events from waiting for one that is gone."""
+    from prefect.events.clients import PrefectEventsClient
+    from prefect.events.worker import EventsWorker
+
     import flows.compare
     import flows.distill  # noqa: F401
 
+    EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)  # of 10 with a second between them
+    logging.getLogger(EventsWorker.__name__).setLevel(logging.CRITICAL)
+
 
 def execute(name: str, recipe: Recipe, root: Path, *, cluster: str | None, workers: int, **more: Any) -> dict[str, Any]:
-    """Run `distill`, `compare` or one stage's flow here, with its own parameters. Raises RunFailed."""
+    """Run `distill`, `compare` or one stage's flow here, with its own parameters. Raises RunFailed, ServerError."""
+    from httpx import HTTPStatusError, TransportError
+
     from flows import compare, distill
     from flows.runners import dask_runner
 
     chosen = getattr(compare if name == COMPARE else distill, name)
+    flow = chosen.with_options(task_runner=dask_runner(cluster, workers))
+    found: list[dict[str, Any]] = []
+    flow.fn = _keeping(flow.fn, found)
     try:
-        return chosen.with_options(task_runner=dask_runner(cluster, workers))(recipe, root=str(root), **more)
+        return flow(recipe, root=str(root), **more)
     except NotDone:
         raise
     except Exception as error:
+        if found:  # all is on disk: only Prefect did not hear of it
+            return found[0]
+        if isinstance(error, TransportError | HTTPStatusError):
+            raise ServerError(f"the Prefect API failed ({error}): {GO_ON}") from error
         raise RunFailed(f"{type(error).__name__}: {error}") from error
+
+
+def _keeping(body: Callable[..., dict[str, Any]], found: list[dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A flow's body that also appends what it returns to a list."""
+
+    @wraps(body)
+    def kept(*given: Any, **named: Any) -> dict[str, Any]:
+        found.append(body(*given, **named))
+        return found[0]
+
+    kept.__dict__["__signature__"] = signature(body, eval_str=True)  # its types by name are not this module's
+    return kept

@@ -22,7 +22,7 @@ PUBLISH_SECONDS = 10.0
 @contextmanager
 def watching(run: Run, console: Console | None = None) -> Iterator[None]:
     """Show the progress of the run's stages while the block runs."""
-    watcher = _Watcher(run, console or Console(stderr=True, markup=False))
+    watcher = _Watcher(run, console or Console(stderr=True, markup=False, emoji=False))
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(watcher.watch,), daemon=True, name="ddoq-progress")
     thread.start()
@@ -38,7 +38,7 @@ class _Watcher:
         self.run, self.stop = run, threading.Event()
         self.told: set[str] = set()
         self.bars: dict[str, TaskID] = {}
-        self.published: dict[str, tuple[UUID, float]] = {}
+        self.published: dict[str, tuple[UUID | None, float]] = {}
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<12}", markup=False),
@@ -84,10 +84,10 @@ class _Watcher:
                 self.console.print(f"{stage}: {count} done")
 
     def _publish(self, stage: str, share: float) -> None:
-        if stage not in self.published:
-            self.published[stage] = (cast(UUID, create_progress_artifact(share * 100, key=f"ddoq-{stage}")), share)
-            return
-        artifact_id, before = self.published[stage]
-        if share != before:
-            update_progress_artifact(artifact_id, share * 100)
-            self.published[stage] = (artifact_id, share)
+        artifact_id, before = self.published.get(stage, (None, -1.0))
+        if artifact_id is None:
+            made = self.run.publish(create_progress_artifact, share * 100, key=f"ddoq-{stage}")
+            artifact_id = cast(UUID | None, made)
+        elif share != before:
+            self.run.publish(update_progress_artifact, artifact_id, share * 100)
+        self.published[stage] = (artifact_id, share)

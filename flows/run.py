@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.runners import on_gpu
+from flows.publish import Publisher
+from flows.runners import on_gpu, result_of
 from storage.artifact import Artifact, NotDone
 from tasks.inputs.plan import Work
 from tasks.recipe.settings import COMPARE, STAGES
@@ -46,6 +47,7 @@ class Run:
     def __init__(self, root: Path, *, only: str | None = None) -> None:
         self.root, self.only = root.absolute(), only
         self.jobs: dict[str, Job] = {}
+        self.publish = Publisher()
 
     def by_stage(self) -> Iterator[tuple[str, list[Job]]]:
         """The run's jobs, stage by stage."""
@@ -93,7 +95,7 @@ class Run:
             left = []
             for future in waiting:  # in the DAG's order: a cause comes before its effects
                 if future.wrapped_future.done():
-                    future.result()
+                    result_of(future)
                 else:
                     left.append(future)
             waiting = left

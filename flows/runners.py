@@ -1,13 +1,16 @@
 """Where tasks run. The only place that knows Dask's settings.
 
 A local cluster has one single-threaded worker process per core, unless DDOQ_WORKERS says how many; on a machine with
-GPUs, one of them per GPU sees that GPU, the others see none. DDOQ_CLUSTER is the address of an existing scheduler,
-e.g. tcp://10.0.0.1:8786. The cluster starts with the first task that is submitted: a run with nothing to do starts no
-process. Tasks for a GPU take the Dask resource GPU, which on a machine without GPUs every worker offers.
+GPUs, one of them per GPU sees that GPU, the others see none. Its processes speak TLS with a key that only they have, as
+whoever reaches a scheduler can run code in its workers. DDOQ_CLUSTER is the address of an existing scheduler, e.g.
+tls://10.0.0.1:8786, whose certificates are those of Dask's configuration. The cluster starts with the first task that
+is submitted: a run with nothing to do starts no process. Tasks for a GPU take the Dask resource GPU, which on a machine
+without GPUs every worker offers.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
@@ -17,28 +20,43 @@ from functools import lru_cache
 from typing import Any
 
 import dask
-from distributed import Nanny, Scheduler, SpecCluster
+from distributed import KilledWorker, Nanny, Scheduler, SpecCluster
+from distributed.comm import connect
+from distributed.security import Security
 from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 
-from flows.workers import num_workers
-from storage.errors import UsageError
+from flows.workers import GIB, check_memory, num_workers, scheduler_address
+from storage.errors import UsageError, UserError
 
 LOG_LEVEL = logging.CRITICAL  # a task's error reaches the run; what is left are farewells of processes that end
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LOOPBACK = "127.0.0.1"
 ONE_GPU = {"GPU": 1}
-WAIT_SECONDS = 60  # for the first worker of another scheduler
+CONNECT_SECONDS = 15  # to another scheduler
+WAIT_SECONDS = 60  # for its first worker
+# A terminal sends Ctrl-C to every process: the workers leave it to the run, which ends them. It also ends them where
+# Prefect's server is gone, and its events, of which they would tell, cannot be sent.
+PRELOAD = """
+import logging, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+logging.getLogger("EventsWorker").setLevel(logging.CRITICAL)
+"""
 SETTINGS = {  # of a local cluster
     "distributed.worker.daemon": False,  # tasks may start processes of their own
-    # A terminal sends Ctrl-C to every process: the workers leave it to the run, which ends them.
-    "distributed.worker.preload": ["import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"],
+    "distributed.worker.preload": [PRELOAD],
     "distributed.scheduler.allowed-failures": 3,  # a worker may die; a task that kills them ends the run
     "distributed.admin.low-level-log-length": 0,
+    "distributed.scheduler.http.routes": [],  # tell whoever asks about a run's tasks, without TLS
+    "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,  # it stops the worker's Python a hundred times a second
     "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREAD_VARIABLES, "1"),
 }
+
+
+class WorkersDied(UserError, RuntimeError):
+    """A task ended one worker process after the other."""
 
 
 class Runner(DaskTaskRunner):
@@ -46,17 +64,28 @@ class Runner(DaskTaskRunner):
 
     @property
     def client(self) -> Any:
-        if self._client is None:
-            logging.getLogger("distributed").setLevel(LOG_LEVEL)
+        if self._client is not None:
+            return self._client
+        logging.getLogger("distributed").setLevel(LOG_LEVEL)
+        return super().client if self.address is None else self._connect(self.address)
+
+    def _connect(self, address: str) -> Any:
+        scheduler_address(address)
         try:
-            return super().client
-        except (OSError, ValueError) as error:
-            if self.address is None:
-                raise
+            asyncio.run(_shake_hands(address))
+            client = super().client
+        except Exception as error:  # of whatever kind what answers there provokes
+            said = str(error).strip().splitlines() or [type(error).__name__]
             raise UsageError(
-                f"no Dask scheduler answers at {self.address!r} ({error}): "
+                f"no Dask scheduler answers at {address!r} ({said[0]}): "
                 "start one, or leave --cluster and DDOQ_CLUSTER out"
             ) from error
+        if not address.startswith("tls://"):
+            _warn_once(
+                f"whoever reaches {address} can run code in its workers: start it with TLS "
+                "(https://distributed.dask.org/en/stable/tls.html) and give its address as tls://"
+            )
+        return client
 
 
 def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskRunner[Any]:
@@ -66,13 +95,39 @@ def dask_runner(cluster: str | None = None, workers: int | None = None) -> TaskR
     return Runner(cluster_class=local_cluster, cluster_kwargs={"workers": workers})
 
 
+async def _shake_hands(address: str) -> None:
+    """Raise unless what answers speaks as Dask does: a client would wait for it without end."""
+    arguments = Security().get_connection_args("client")
+    comm = await asyncio.wait_for(connect(address, **arguments), CONNECT_SECONDS)
+    await comm.close()
+
+
+def result_of(future: Any) -> Any:
+    """What a task returned. Raises what it raised, and WorkersDied."""
+    try:
+        return future.result()
+    except KilledWorker as error:
+        limit = error.last_worker.memory_limit
+        each = f" of {limit / GIB:.1f} GiB each" if limit else ""
+        raise WorkersDied(
+            f"{error.allowed_failures + 1} worker processes{each} died in the task {error.task}, most likely for want "
+            "of memory: give fewer of them with --workers, and run the same command again to go on"
+        ) from error
+
+
 def local_cluster(workers: int | None = None) -> SpecCluster:
     """A cluster on this machine, on loopback, with as many worker processes, but at least one per GPU."""
     dask.config.set(SETTINGS)
-    scheduler = {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
+    security = Security.temporary()
+    listen = {"host": LOOPBACK, "port": 0, "protocol": "tls", "security": security}
+    scheduler = {**listen, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
+    specs = worker_specs(gpu_names(), workers or num_workers())
+    for spec in specs.values():
+        spec["options"] |= {"protocol": "tls", "security": security}
     return SpecCluster(
-        workers=worker_specs(gpu_names(), workers or num_workers()),
+        workers=specs,
         scheduler={"cls": Scheduler, "options": scheduler},
+        security=security,
         silence_logs=LOG_LEVEL,
     )
 
@@ -83,6 +138,7 @@ def worker_specs(gpus: list[str], workers: int) -> dict[str, dict[str, Any]]:
     gpus  names as CUDA_VISIBLE_DEVICES takes them
     """
     names = [f"gpu-{gpu}" for gpu in gpus] + [f"cpu-{k}" for k in range(max(workers - len(gpus), 1))]
+    check_memory(len(names), "choose fewer GPUs with CUDA_VISIBLE_DEVICES" if gpus else "give fewer")
     common = {"host": LOOPBACK, "nthreads": 1, "dashboard": False, "silence_logs": LOG_LEVEL}
     specs = {}
     for name, gpu in zip(names, [*gpus, *[""] * len(names)], strict=False):
@@ -120,13 +176,13 @@ def on_gpu() -> AbstractContextManager[Any]:
     workers = runner.client.scheduler_info(n_workers=-1)["workers"].values()
     if any(worker["resources"].get("GPU") for worker in workers):
         return dask.annotate(resources=ONE_GPU)
-    _warn_once(runner.address)
+    _warn_once(
+        f"no worker of {runner.address} offers the resource GPU: tasks for a GPU run on any worker; "
+        'start those that have one with --resources "GPU=1"'
+    )
     return nullcontext()
 
 
 @lru_cache
-def _warn_once(scheduler: str) -> None:
-    logging.getLogger(__name__).warning(
-        f"no worker of {scheduler} offers the resource GPU: tasks for a GPU run on any worker; "
-        'start those that have one with --resources "GPU=1"'
-    )
+def _warn_once(message: str) -> None:
+    logging.getLogger(__name__).warning(message)

@@ -7,28 +7,34 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 from storage.errors import UserError
 
 START_SECONDS = 120
+ANSWER_SECONDS = 2
+HEALTHY_BYTES = 16  # more than "true" takes
 QUIET = {
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    "PREFECT_CLIENT_MAX_RETRIES": "2",  # 6 s a call; with Prefect's own 5, 62 s where the server is gone
     "DO_NOT_TRACK": "1",
 }
+ROOM_BYTES = 4 * 2**20  # what a server's database and log take at least
 
 
 class ServerError(UserError, RuntimeError):
@@ -38,7 +44,11 @@ class ServerError(UserError, RuntimeError):
 
 
 class Server:
-    """Our own Prefect server, its data under `<root>/.prefect`, or nothing where PREFECT_API_URL is set."""
+    """Our own Prefect server, its data under `<root>/.prefect`, or nothing where PREFECT_API_URL is set.
+
+    Loopback is open to all users of a machine, so our own serves only who knows a secret of this run, which its
+    processes find in their environment, and its folder can be read by nobody else.
+    """
 
     def __init__(self, root: Path) -> None:
         self.process: subprocess.Popen[bytes] | None = None
@@ -47,10 +57,13 @@ class Server:
         if os.environ.get("PREFECT_API_URL"):
             return
         home = root.absolute() / ".prefect"
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home.chmod(0o700)
+        port, secret = _free_port(), f"ddoq:{secrets.token_urlsafe(32)}"
         os.environ["PREFECT_HOME"] = str(home)
-        port = _free_port()
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+        os.environ["PREFECT_API_AUTH_STRING"] = os.environ["PREFECT_SERVER_API_AUTH_STRING"] = secret
+        os.environ["PREFECT_SERVER_UI_ENABLED"] = "false"  # nobody has the secret to log in with
         self.log = home / "server.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -65,20 +78,24 @@ class Server:
     def wait(self) -> None:
         """Return when the API answers. Raises ServerError with the last line of the server's log."""
         url = f"{os.environ['PREFECT_API_URL']}/health"
+        if self.process is None:
+            _check_api(url)
+            return
         limit = time.monotonic() + START_SECONDS
         while time.monotonic() < limit:
-            if self.process is not None and self.process.poll() is not None:
-                lines = self.log.read_text(errors="replace").strip().splitlines()
-                last = lines[-1] if lines else "without a word"
-                raise ServerError(f"the Prefect server ended at its start ({last}); see {self.log}")
-            try:
-                with urllib.request.urlopen(url, timeout=2):
-                    return
-            except (urllib.error.URLError, OSError):
-                if self.process is None:
-                    raise ServerError(f"no Prefect API answers at {url}: start it, or unset PREFECT_API_URL") from None
-                time.sleep(0.2)
+            if self.process.poll() is not None:
+                raise ServerError(f"the Prefect server ended at its start ({self._last_words()}); see {self.log}")
+            if not _refusal(url):
+                return
+            time.sleep(0.2)
         raise ServerError(f"the Prefect server did not answer at {url} within {START_SECONDS} s; see {self.log}")
+
+    def _last_words(self) -> str:
+        free = shutil.disk_usage(self.log.parent).free
+        if free < ROOM_BYTES:
+            return f"the disk has {free / 2**20:.1f} MiB left: make room"
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "without a word"
 
     def stop(self) -> None:
         """End the server and all that it started."""
@@ -102,6 +119,21 @@ def prefect_server(root: Path) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+def _check_api(url: str) -> None:
+    if said := _refusal(url):
+        raise ServerError(f"no Prefect API answers at {url} ({said}): start it, or unset PREFECT_API_URL")
+
+
+def _refusal(url: str) -> str:
+    """Why what answers at the address of an API's health is no healthy Prefect API; "" if it is one."""
+    try:
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
+            said = answer.read(HEALTHY_BYTES)
+    except (OSError, ValueError, HTTPException) as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return "" if said.strip() == b"true" else "it is something else"
 
 
 def _free_port() -> int:

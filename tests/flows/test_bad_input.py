@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.flows.conftest import Result, ddoq, free_port
+from tests.flows.conftest import Result, Services, ddoq, free_port, run_tiny
+from tests.flows.test_server import listener, web_server
 
 SECONDS = 30  # on an idle machine 1; those that look at the data 3
 
@@ -55,6 +59,17 @@ REFUSED = {
     "a value twice": (["compare", "digits", "--ipc", "2", "--ipc", "2"], "ipc=[2, 2]", "each value once"),
     "one ipc above the smallest class": (["compare", "digits", "--ipc", "1", "--ipc", "900"], "ipc=900", "set ipc to"),
     "no number of workers": (["run", "digits", "--workers", "abc"], "--workers='abc'", "1 or more"),
+    "more workers than memory": (
+        ["run", "digits", "--workers", "100000"],
+        "100000 GiB",
+        "--workers=100000: give fewer",
+    ),
+    "a malformed scheduler": (["run", "digits", "--cluster", "localhost:4399x"], "'localhost:4399x'", "tcp://10."),
+    "no scheduler's port": (
+        ["run", "digits", "--cluster", "tcp://[::1]:99999"],
+        "--cluster='tcp://[::1]:99999'",
+        "like",
+    ),
     "stage without its inputs": (["stage", "cluster", "digits"], "shard", "run that stage"),
 }
 
@@ -85,19 +100,28 @@ def test_workers_of_the_environment(tmp_path: Path) -> None:
     _assert_refused(result, 2, "DDOQ_WORKERS='abc'", "1 or more")
 
 
-def test_scheduler_that_does_not_answer(tmp_path: Path) -> None:
-    address = f"tcp://127.0.0.1:{free_port()}"
-    result = ddoq(
-        "run",
-        "digits",
-        "--root",
-        tmp_path / "runs",
-        "--cluster",
-        address,
-        DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="1s",
-    )
+def test_scheduler_of_the_environment(tmp_path: Path) -> None:
+    result = ddoq("run", "digits", "--root", tmp_path / "runs", DDOQ_CLUSTER="10.0.0.1")
+    _assert_refused(result, 2, "DDOQ_CLUSTER='10.0.0.1'", "tcp://10.0.0.1:8786")
+
+
+@contextmanager
+def nothing() -> Iterator[str]:
+    """A port that nobody listens on."""
+    yield f"127.0.0.1:{free_port()}"
+
+
+@pytest.mark.parametrize("serve", [nothing, web_server, listener])
+def test_what_is_no_scheduler_is_named(
+    serve: Callable[[], AbstractContextManager[str]], root: Path, services: Services
+) -> None:
+    with serve() as address:
+        start = time.monotonic()
+        result = run_tiny(root, "--ipc", "2", "--cluster", f"tcp://{address}", **services.api)
+    [line] = result.errors.splitlines()
     assert result.code == 1
-    assert address in result.errors.splitlines()[-1] and "start one" in result.errors.splitlines()[-1]
+    assert f"no Dask scheduler answers at 'tcp://{address}'" in line and "start one" in line
+    assert time.monotonic() - start < 2 * SECONDS
 
 
 def test_server_that_does_not_answer(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -12,12 +13,26 @@ from typing import Any
 import dask
 import pytest
 from dask.distributed import Client, LocalCluster
+from distributed.comm import connect
+from distributed.security import Security
 from prefect.context import FlowRunContext
 
-from flows.runners import ONE_GPU, dask_runner, gpu_names, local_cluster, on_gpu, worker_specs
-from flows.workers import num_workers
+import flows.workers
+from flows.runners import (
+    ONE_GPU,
+    WorkersDied,
+    dask_runner,
+    gpu_names,
+    local_cluster,
+    on_gpu,
+    result_of,
+    worker_specs,
+)
+from flows.workers import GIB, memory_bytes, num_workers, scheduler_address
 from storage.cores import num_cores
-from storage.errors import UsageError
+from storage.errors import UsageError, UserError
+
+NUM_FITTING = max(min(num_cores(), memory_bytes() // GIB), 1)
 
 
 def seen(specs: dict[str, dict[str, Any]]) -> dict[str, tuple[str | None, bool]]:
@@ -111,6 +126,61 @@ def test_a_cluster_that_offers_no_gpu_is_used_and_told(
     assert caplog.text.count("offers the resource GPU") == 1
 
 
+def test_a_scheduler_without_tls_is_used_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+        for _ in range(2):
+            with dask_runner(cluster.scheduler_address) as runner:
+                assert runner.client.scheduler_info()["address"] == cluster.scheduler_address
+        told = [record.message for record in caplog.records if "with TLS" in record.message]
+        assert len(told) == 1 and cluster.scheduler_address in told[0]
+
+
+def test_a_scheduler_with_tls_is_met_with_dasks_own_certificates(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = Security.temporary()
+    (tmp_path / "cert.pem").write_text(keys.tls_client_cert)
+    (tmp_path / "key.pem").write_text(keys.tls_client_key)
+    with LocalCluster(n_workers=0, dashboard_address=None, protocol="tls", security=keys) as cluster:
+        with pytest.raises(UsageError, match="no Dask scheduler answers"), dask_runner(cluster.scheduler_address) as r:
+            r.client  # noqa: B018
+        mine = {f"distributed.comm.tls.client.{name}": str(tmp_path / f"{name}.pem") for name in ("cert", "key")}
+        with (
+            dask.config.set({"distributed.comm.tls.ca-file": str(tmp_path / "cert.pem"), **mine}),
+            dask_runner(cluster.scheduler_address) as runner,
+        ):
+            assert runner.client.scheduler_info()["address"].startswith("tls://")
+    assert "with TLS" not in caplog.text
+
+
+async def knock(address: str, keys: Security) -> None:
+    """Connect as a client with some keys, and go."""
+    comm = await connect(address, timeout=2, **keys.get_connection_args("client"))
+    await comm.close()
+
+
+def test_a_local_cluster_lets_in_only_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with local_cluster(1) as cluster, Client(cluster, set_as_default=False) as client:
+        [worker] = client.scheduler_info(n_workers=-1)["workers"]
+        strangers = {"tcp": Security(), "tls": Security.temporary()}
+        for address in (cluster.scheduler_address, worker):
+            for scheme, keys in strangers.items():
+                reached = address.replace("tls://", f"{scheme}://")
+                with pytest.raises(OSError):
+                    asyncio.run(knock(reached, keys))
+            asyncio.run(knock(address, cluster.security))
+
+
+def test_workers_that_die_for_want_of_memory_are_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with local_cluster(1) as cluster, Client(cluster, set_as_default=False) as client:
+        future = client.submit(os._exit, 9)  # as the kernel and Dask's nanny end one
+        with pytest.raises(WorkersDied, match=r"4 worker processes of .* GiB each died .* --workers") as died:
+            result_of(future)
+    assert isinstance(died.value, UserError)
+
+
 def test_a_local_cluster_has_gpu_workers_before_any_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FlowRunContext, "get", lambda: SimpleNamespace(task_runner=dask_runner(workers=1)))
     with on_gpu():
@@ -141,15 +211,50 @@ def test_an_import_sets_nothing_up_and_asks_for_nothing() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("given", "environment", "number"), [("3", "2", 3), (None, "2", 2), (None, "", num_cores())])
+@pytest.mark.parametrize(("given", "environment", "number"), [("3", "2", 3), (None, "2", 2), (None, "", NUM_FITTING)])
 def test_number_of_workers(given: str | None, environment: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDOQ_WORKERS", environment)
     assert num_workers(given) == number
 
 
-@pytest.mark.parametrize("text", ["abc", "0", "-1", "2.5", "", " "])
+def test_workers_are_as_many_as_there_is_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows.workers, "memory_bytes", lambda: int(3.8 * GIB))
+    monkeypatch.setattr(flows.workers, "num_cores", lambda: 64)
+    assert num_workers() == 3
+    assert num_workers("3") == 3
+    with pytest.raises(UsageError, match=r"4 worker processes need 4 GiB .* are 3\.8 GiB, enough for 3"):
+        num_workers("4")
+    assert len(worker_specs(["0", "1"], 3)) == 3
+    with pytest.raises(UsageError, match="fewer GPUs with CUDA_VISIBLE_DEVICES"):
+        worker_specs(["0", "1", "2"], 1)
+    monkeypatch.setattr(flows.workers, "memory_bytes", lambda: GIB // 2)
+    assert num_workers() == num_workers("1") == 1, "one is always tried"
+
+
+def test_memory_is_the_containers_where_it_is_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = memory_bytes()
+    assert machine > GIB / 2
+    for text, expected in (("max\n", machine), (f"{GIB // 4}\n", GIB // 4)):
+        (tmp_path / "memory.max").write_text(text)
+        monkeypatch.setattr(flows.workers, "MEMORY_LIMITS", (str(tmp_path / "memory.max"), "/nowhere"))
+        assert memory_bytes() == expected
+
+
+@pytest.mark.parametrize("text", ["tcp://10.0.0.1:8786", "tls://node-1.lan:80", "localhost:1", "tcp://[::1]:65535"])
+def test_address_of_a_scheduler(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDOQ_CLUSTER", text)
+    assert scheduler_address(text) == scheduler_address() == text
+
+
+@pytest.mark.parametrize("text", ["", "localhost", "localhost:4399x", "tcp://a b:1", "a:0", "a:65536", "http://a:1/b"])
+def test_no_address_of_a_scheduler(text: str) -> None:
+    with pytest.raises(UsageError, match="is no address of a Dask scheduler"):
+        scheduler_address(text)
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "abc", "0", "-1", "2.5", "", " "])
 def test_no_number_of_workers(text: str) -> None:
-    with pytest.raises(UsageError, match=f"--workers={text!r}"):
+    with pytest.raises(UsageError, match=f"--workers={text!r} is no number"):
         num_workers(text)
 
 
