@@ -151,7 +151,8 @@ class Artifact:
             with suppress(OSError):
                 at.unlink(missing_ok=True)
             raise Damaged(
-                f"{self.path / bad[0]} (unit {unit}) is gone or damaged: run the recipe again, which makes it anew"
+                f"{self.path / bad[0]} (unit {unit}) is gone or damaged: run the recipe again, which makes it anew "
+                "(`ddoq verify` looks for more damage)"
             )
 
     def reads_back(self, unit: str) -> bool:

@@ -7,23 +7,16 @@ What a unit's inputs name by hash is therefore what the unit was made from.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from storage.artifact import Artifact
-from storage.errors import UserError
-from storage.record import damaged_files
-from tasks.inputs.given import MODEL, check_unchanged, drop_mark
+from tasks.inputs.given import MODEL, check_unchanged
 from tasks.recipe.settings import DecodeConfig
 
 PRECISION = "precision.json"
 ELSEWHERE = "weights.json"
-
-
-class DamagedModel(UserError, RuntimeError):
-    """A finished model is not as it was written; the message names the file."""
 
 
 def load_autoencoder(artifact: Artifact) -> Any:
@@ -47,19 +40,9 @@ def load_prior(artifact: Artifact, decode: DecodeConfig, class_names: tuple[str,
 
 
 def read_model(artifact: Artifact) -> Path:
-    """The folder of an artifact's model, every file of which was just read and is as it was written.
-
-    Raises DamagedModel otherwise; the artifact then counts as not done.
-    """
-    mark = artifact.mark(MODEL)
-    damaged = damaged_files(artifact.path, mark, deep=True) if mark else [MODEL]
-    if damaged:
-        with suppress(OSError):  # of a root that cannot be written
-            drop_mark(artifact)
-        raise DamagedModel(
-            f"{artifact.path / damaged[0]} is not as it was written: run the recipe to make {artifact} anew "
-            "(`ddoq verify` looks for more damage)"
-        )
+    """The folder of an artifact's model, every file of which is as it was written. Raises Damaged; the artifact then
+    counts as not done."""
+    artifact.check(MODEL)
     return artifact.path / MODEL
 
 

@@ -37,7 +37,9 @@ def test_a_flipped_bit_stops_decode_before_it_writes_and_is_mended_by_the_next_r
     file = (root / "digits" / model).resolve()
     failed = run_tiny(root, **services.both)
     assert failed.code == 1, failed.errors
-    assert failed.errors.splitlines()[-1].startswith(f"ddoq: {file} is not as it was written: run the recipe")
+    assert failed.errors.splitlines()[-1].startswith(
+        f"ddoq: {file} (unit model) is gone or damaged: run the recipe again"
+    )
     assert "Traceback" not in failed.errors
     assert stores(root) == without, "nothing was made with the damaged model"
     mended = run_tiny(root, **services.both)

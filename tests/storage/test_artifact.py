@@ -91,21 +91,28 @@ def test_a_folder_is_opened_with_all_that_it_was_made_from(tmp_path: Path) -> No
         found.ancestor("prior")
 
 
-@pytest.mark.parametrize("plan", [None, "", "[]", '{"stage": "encode"}', "of another"])
-def test_a_folder_without_its_own_plan_is_no_artifact(plan: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("plan", [None, "", "[]", '{"stage": "encode"}'])
+def test_an_artifact_without_a_plan_is_damaged(plan: str | None, tmp_path: Path) -> None:
     artifact = Artifact(tmp_path, "encode", 1, {})
     write_unit(artifact, "a")
     at = artifact.path / "plan.json"
-    if plan == "of another":
-        other = Artifact(tmp_path, "encode", 2, {})
-        write_unit(other, "a")
-        shutil.copy(other.path / "plan.json", at)
-    elif plan is None:
+    if plan is None:
         at.unlink()
     else:
         at.write_text(plan)
-    with pytest.raises(NotDone, match=r"is no artifact's folder: give one like runs/digits/encode"):
+    with pytest.raises(Damaged, match=r"plan.json is damaged: run the recipe again, which writes it anew"):
         Artifact.open(artifact.path)
+
+
+def test_a_folder_of_something_else_is_no_artifact(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "marks").mkdir(parents=True)
+    one, other = (Artifact(tmp_path, "encode", version, {}) for version in (1, 2))
+    write_unit(one, "a")
+    write_unit(other, "a")
+    shutil.copy(other.path / "plan.json", one.path / "plan.json")
+    for folder in (tmp_path / "photos", one.path, tmp_path):
+        with pytest.raises(NotDone, match=r"is no artifact's folder: give one like runs/digits/encode"):
+            Artifact.open(folder)
 
 
 def test_a_grandparent_changes_the_digest(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from ddoq_core.decode.training import new_scheduler
-from storage.artifact import Artifact
+from storage.artifact import Artifact, Damaged
 from storage.clock import Clock
 from storage.files import write_json
 from tasks.inputs.given import MODEL
-from tasks.inputs.models import DamagedModel, load_classifier, load_encoder, load_prior, read_model
+from tasks.inputs.models import load_classifier, load_encoder, load_prior, read_model
 from tasks.recipe.settings import DecodeConfig
 from tests.pipelines import tiny_vae
 
@@ -31,19 +31,19 @@ def damage_is_found(artifact: Artifact, name: str) -> None:
     assert artifact.is_done()
     flip(file)
     assert artifact.is_done(), "size and time are as they were"
-    with pytest.raises(DamagedModel) as caught:
+    with pytest.raises(Damaged) as caught:
         read_model(artifact)
     told = str(caught.value)
     assert str(file) in told and "run the recipe" in told and "ddoq verify" in told and "\n" not in told
     assert not artifact.is_done(), "the next run makes it again"
-    with pytest.raises(DamagedModel):
+    with pytest.raises(Damaged):
         read_model(artifact)
 
 
 def test_a_flipped_bit_in_a_classifier(parents: dict[str, Artifact]) -> None:
     teacher = parents["teacher"]
     damage_is_found(teacher, "model.safetensors")
-    with pytest.raises(DamagedModel):
+    with pytest.raises(Damaged):
         load_classifier(teacher)
 
 
@@ -60,7 +60,7 @@ def test_a_flipped_bit_in_an_autoencoder(name: str, tmp_path: Path) -> None:
         tiny_vae().save_pretrained(folder)
         write_json(folder / "precision.json", {"precision": "float32"})
     damage_is_found(artifact, name)
-    with pytest.raises(DamagedModel):
+    with pytest.raises(Damaged):
         load_encoder(artifact)
 
 
@@ -73,11 +73,11 @@ def test_a_flipped_bit_in_a_prior(tmp_path: Path) -> None:
         _new_transformer(4, 8, 2, 1, 2, 8, 2).save_pretrained(folder / "transformer")
         new_scheduler("cosine", "epsilon").save_pretrained(folder / "scheduler")
     damage_is_found(artifact, "transformer/diffusion_pytorch_model.safetensors")
-    with pytest.raises(DamagedModel):
+    with pytest.raises(Damaged):
         load_prior(artifact, DecodeConfig(), ("a", "b"))
 
 
 def test_a_model_that_is_gone(parents: dict[str, Artifact]) -> None:
     (parents["teacher"].path / MODEL / "model.safetensors").unlink()
-    with pytest.raises(DamagedModel, match=r"model\.safetensors is not as it was written"):
+    with pytest.raises(Damaged, match=r"model\.safetensors \(unit model\) is gone or damaged"):
         load_classifier(parents["teacher"])
