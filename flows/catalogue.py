@@ -16,9 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from storage.errors import UsageError
 from tasks.recipe.matrix import Matrix
-from tasks.recipe.settings import Recipe, Weighting
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import Weighting
 
 OURS, YOURS = Path(__file__).with_name("prefect.yaml"), Path("prefect.yaml")
+SHOWN = 200  # characters of a value that is refused
 FLOW = ":distill"  # how the entrypoint of a recipe ends
 
 
@@ -79,9 +81,18 @@ def matrix_of(given: dict[str, Any]) -> Matrix:
 def describe(error: ValidationError) -> str:
     """The first complaint of a validation, in one line with the setting's name and value."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if "[" not in str(part)) or "recipe"  # no names of types
-    given = "" if isinstance(first["input"], dict) else f"={first['input']!r}"
+    parts = [str(part) for part in first["loc"] if "[" not in str(part)]  # no names of types
+    where = ".".join(part if part.isprintable() else ascii(part) for part in parts) or "recipe"
+    given = "" if isinstance(first["input"], dict) else f"={_short(first['input'])}"
     return f"{where}{given}: {first['msg']}"
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a number of thousands of digits
+        return "a number too long to be shown"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _parse(setting: str) -> tuple[str, Any]:
@@ -90,7 +101,9 @@ def _parse(setting: str) -> tuple[str, Any]:
         raise UsageError(f"--set {setting!r} has no '=': write --set decode.strength=0.4")
     try:
         return name, json.loads(text)
-    except json.JSONDecodeError:
+    except RecursionError as error:
+        raise UsageError(f"--set {name}={text[:20]}… is nested too deep: write its value flat") from error
+    except ValueError:  # no JSON, or a number of thousands of digits
         return name, text
 
 

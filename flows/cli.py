@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,8 @@ from flows.server import prefect_server
 from flows.workers import num_workers, scheduler_address
 from storage.errors import UsageError
 from tasks.recipe.matrix import Matrix, check_changes
-from tasks.recipe.settings import STAGES, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import STAGES
 
 app = typer.Typer(
     name="ddoq",
@@ -157,32 +159,77 @@ def inspect(
 
 
 @app.command()
-def verify(root: Annotated[Path, typer.Argument(help="a run root or one artifact's folder")] = Path("runs")) -> None:
-    """Read every file and compare it with its checksum. The next run makes damaged units anew."""
-    from storage.inspection import artifact_folders, verify_folder
+def verify(
+    root: Annotated[Path, typer.Argument(help="a run root or one artifact's folder")] = Path("runs"),
+    sources: Annotated[bool, typer.Option("--sources", help="also read the source images again")] = False,
+) -> None:
+    """Read every file and compare it with its checksum. The next run makes damaged units anew.
+
+    With --sources every image is read as well and compared with the index: size and time do not tell all.
+    """
+    from storage.inspection import artifact_folders, unchecked_files, verify_folder
+    from tasks.inputs.runs import damaged_runs
 
     with _clear_errors(root):
         folders = artifact_folders(root)
-        damaged = [line for folder in folders for line in verify_folder(folder)]
-    for line in damaged:
-        console.print(line, soft_wrap=True)
-    console.print(
-        f"{len(folders)} artifacts read, {len(damaged)} damaged files" + (": run the recipe again" if damaged else "")
-    )
-    raise typer.Exit(1 if damaged else 0)
+        damaged = [line for folder in folders for line in verify_folder(folder)] + list(damaged_runs(root))
+        changed = _verify_sources(folders) if sources else []
+        unchecked = sum(map(unchecked_files, folders))
+    for line in damaged + changed:
+        console.print(line, soft_wrap=True, highlight=False)
+    if unchecked:
+        console.print(
+            f"{unchecked} plans, marks and records were written before these had checksums: taken as they are"
+        )
+    found = f", {len(changed)} changed images" if sources else ""
+    remedy = ": run the recipe again" if damaged else ""
+    console.print(f"{len(folders)} artifacts read, {len(damaged)} damaged files{found}{remedy}")
+    raise typer.Exit(1 if damaged or changed else 0)
+
+
+def _verify_sources(folders: list[Path]) -> list[str]:
+    """Lines on the source images of the data sets among these artifacts."""
+    from storage.artifact import Artifact
+    from tasks.inputs.data import changed_sources
+
+    lines: list[str] = []
+    with console.status("reading the source images") as status:
+
+        def tell(done: int, total: int) -> None:
+            status.update(f"reading the source images: {done:,} of {total:,}")
+
+        for folder in folders:
+            if folder.parent.name == "shard":
+                lines += changed_sources(Artifact.open(folder), tell)
+    return lines
 
 
 @app.command()
 def forget(
     path: Annotated[Path, typer.Argument(help="an artifact's folder, e.g. runs/digits/prototypes-ddoq-0")],
     units: Annotated[list[str] | None, typer.Argument(help="units of it, e.g. classes; all if none is named")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
-    """Drop an artifact or some of its units, so that the next run makes them anew."""
-    from storage.inspection import forget_units
+    """Drop an artifact or some of its units, so that the next run makes them anew.
+
+    Asks before all of an artifact is dropped, or more than three units of it.
+    """
+    from storage.inspection import forgetting
 
     with _clear_errors():
-        for line in forget_units(path, units or []):
-            console.print(line, soft_wrap=True)
+        wanted = forgetting(path, units or [])
+        if wanted.is_much and not yes:
+            _ask(f"forget {wanted}?")
+        for line in wanted.carry_out():
+            console.print(line, soft_wrap=True, highlight=False)
+
+
+def _ask(question: str) -> None:
+    """Go on after a yes. Raises UsageError where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} Nobody is there to say yes: say so with --yes")
+    if not typer.confirm(question):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -204,9 +251,9 @@ def export(
     The newest run of a recipe says which settings it had; so it does of a folder of pictures that it has made.
     """
     from tasks.export.choice import choose
+    from tasks.export.collect import collect
     from tasks.export.formats import check_export
     from tasks.export.formats import export as write
-    from tasks.export.handout import collect
 
     with _clear_errors():
         check_export(form, out)

@@ -17,7 +17,8 @@ from flows.runners import dask_runner
 from tasks.compare import FOLDER
 from tasks.inputs.runs import keep_run
 from tasks.recipe.matrix import Matrix, check_changes
-from tasks.recipe.settings import COMPARE, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import COMPARE
 
 
 @flow(name=COMPARE, task_runner=dask_runner(), flow_run_name="compare-{recipe.name}")

@@ -22,12 +22,13 @@ from tasks import (
     teacher,
     train,
 )
-from tasks.inputs.checks import check_prior
+from tasks.inputs.checks import check_models, check_prior
 from tasks.inputs.data import check_counts
 from tasks.inputs.stores import indexed
 from tasks.recipe.matrix import Matrix
 from tasks.recipe.protocols import resolve
-from tasks.recipe.settings import Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import TrainedPrior
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,15 @@ def comparison(run: Run, recipe: Recipe, matrix: Matrix) -> tuple[Artifact, dict
 def _base(run: Run, recipe: Recipe) -> Base:
     data, index = indexed(run.add_now(shard.plan(recipe, run.root)))
     check_counts(recipe.ipc, index.counts("train"))
+    check_models(recipe)
     check_prior(recipe, index.classes)
     labels = resolve(recipe.train, recipe.ipc, len(index.classes)).labels
     models = {"autoencoder": run.add(autoencoder.plan(recipe, data))}
     latents = run.add(encode.plan(recipe, data, models["autoencoder"]))
     judge = {"teacher": run.add(teacher.plan(recipe, data))} if labels != "hard" else {}
     models |= {"prior": run.add(prior.plan(recipe, data, latents))} if recipe.through_prior else {}
-    own = recipe.through_prior and recipe.prior.train and judge
-    samples = {"sample": run.add(sample.plan(recipe, latents, {**models, **judge}))} if own else {}
+    own = recipe.through_prior and isinstance(recipe.prior, TrainedPrior)
+    samples = {"sample": run.add(sample.plan(recipe, latents, {**models, **judge}))} if own and judge else {}
     return Base(data, latents, models, judge, samples, labels)
 
 

@@ -17,7 +17,8 @@ from flows.runners import dask_runner
 from flows.summary import results, stage_rows, to_markdown
 from tasks.inputs.cached import show_cached
 from tasks.inputs.runs import keep_run
-from tasks.recipe.settings import STAGES, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import STAGES
 
 Found = TypeVar("Found")
 

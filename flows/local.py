@@ -15,13 +15,14 @@ from typing import Any
 from flows.errors import GO_ON, RunFailed
 from flows.server import ServerError
 from storage.artifact import NotDone
-from tasks.inputs.checks import check_prior
-from tasks.recipe.settings import COMPARE, Recipe
+from tasks.inputs.checks import check_models, check_prior
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import COMPARE
 
 
 def check_settings(recipe: Recipe) -> None:
-    """Raise for a prior that cannot serve the recipe, whatever its data are."""
-    check_prior(recipe, ())
+    """Raise for models that cannot serve the recipe, whatever its data are."""
+    check_models(recipe)
 
 
 def check(recipe: Recipe, root: Path) -> None:

@@ -64,7 +64,7 @@ class Run:
         parents = [self.jobs[str(p)] for p in artifact.parents.values() if str(p) in self.jobs]
         waiting = [future for parent in parents for future in parent.futures]
         settled = all(parent.was_done for parent in parents)
-        job = Job(artifact, work.units, was_done=settled and artifact.is_done())
+        job = Job(artifact, work.units, was_done=artifact.mend() and settled)
         self.jobs[str(artifact)] = job
         if job.was_done:
             return artifact
@@ -81,6 +81,7 @@ class Run:
         """Complete an artifact before going on, as everything else depends on what it holds."""
         artifact = work.artifact
         if self.only in (None, artifact.stage):
+            artifact.mend()
             before = _finished(artifact)
             job = self.jobs[str(artifact)] = Job(artifact, was_done=before is not None)
             work.task(artifact, *work.arguments)

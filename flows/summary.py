@@ -11,7 +11,7 @@ from rich.table import Table
 
 from flows.run import Run
 from storage.artifact import Artifact
-from tasks.recipe.settings import Recipe
+from tasks.recipe.recipe import Recipe
 
 
 def stage_rows(run: Run) -> list[dict[str, Any]]:

@@ -27,14 +27,18 @@ from storage.files import (
     sha256_of,
     sync,
     whole_folder,
-    write_json,
     write_whole,
 )
-from storage.record import FileStamp, Mark, Plan, Record, damaged_files, load_saved, mark_path
+from storage.frame import MARKS, PLAN, RECORD, damaged_frame, has_plan, is_artifact, stores_of, write_root
+from storage.record import FileStamp, Mark, Plan, Record, damaged_files, load_mark, load_saved, mark_path
 
 
 class NotDone(UserError, RuntimeError):
     """An artifact is needed that is not complete."""
+
+
+class Damaged(UserError, RuntimeError):
+    """What is read is not as it was written."""
 
 
 class Artifact:
@@ -71,11 +75,13 @@ class Artifact:
     @classmethod
     def open(cls, folder: Path) -> Artifact:
         """The artifact of a folder `<root>/<stage>/<digest>`, or of a link to it, with all that it was made from, as
-        their plans say. Raises NotDone for a folder without a plan of its own."""
+        their plans say. Raises NotDone for a folder without a plan of its own, Damaged for one whose plan is."""
         folder = folder.resolve()
-        plan = load_saved(Plan, folder / "plan.json")
-        if plan is None or (plan.stage, plan.digest) != (folder.parent.name, folder.name):
+        if not is_artifact(folder):
             raise NotDone(f"{folder} is no artifact's folder: give one like runs/digits/encode")
+        plan = load_saved(Plan, folder / PLAN)
+        if plan is None:
+            raise Damaged(f"{folder / PLAN} is damaged: run the recipe again, which writes it anew")
         root = folder.parents[1]
         parents = {name: cls.open(root / plan.stages[name] / digest) for name, digest in plan.parents.items()}
         return cls(root, plan.stage, plan.version, plan.config, parents, digest=plan.digest)
@@ -116,16 +122,16 @@ class Artifact:
 
     def mark(self, unit: str) -> Mark | None:
         """The mark of a unit as it was written, without a look at the unit's files."""
-        return load_saved(Mark, mark_path(self.path, unit))
+        return load_mark(self.path, mark_path(self.path, unit))
 
     def marks(self) -> dict[str, Mark]:
         """All marks by unit name."""
-        marks = [load_saved(Mark, path) for path in list_files(self.path / "marks")]
+        marks = [load_mark(self.path, path) for path in list_files(self.path / MARKS)]
         return {mark.unit: mark for mark in marks if mark}
 
     def num_marks(self) -> int:
         """How many units are marked, without reading the marks."""
-        return sum(1 for _ in (self.path / "marks").rglob("*.json"))
+        return sum(1 for _ in (self.path / MARKS).rglob("*.json"))
 
     def holds(self, unit: str, inputs: str | None = None, *, deep: bool = False) -> bool:
         """Whether a unit is complete, unchanged, and made from these inputs."""
@@ -133,6 +139,28 @@ class Artifact:
         if mark is None or (inputs is not None and mark.inputs != inputs):
             return False
         return not damaged_files(self.path, mark, deep=deep)
+
+    def check(self, unit: str) -> None:
+        """Raise Damaged, with file and remedy, for a unit whose files do not hold the bytes that were written. They are
+        read once in a process. The unit's mark is dropped then, if it can be, so that the next run makes it anew."""
+        mark, at = self.mark(unit), mark_path(self.path, unit)
+        if mark is None:
+            raise Damaged(f"{at} (unit {unit}) is gone or damaged: run the recipe again, which makes it anew")
+        bad = [name for name, stamp in mark.files.items() if not stamp.is_read_from(self.path / name)]
+        if bad:
+            with suppress(OSError):
+                at.unlink(missing_ok=True)
+            raise Damaged(
+                f"{self.path / bad[0]} (unit {unit}) is gone or damaged: run the recipe again, which makes it anew"
+            )
+
+    def reads_back(self, unit: str) -> bool:
+        """Whether a unit passes `check`."""
+        try:
+            self.check(unit)
+        except Damaged:
+            return False
+        return True
 
     def missing(self, units: Mapping[str, str]) -> list[str]:
         """Of the units (name → hash of inputs), those that are not held."""
@@ -148,7 +176,7 @@ class Artifact:
             at = path.stat()
             stamp = FileStamp(num_bytes=at.st_size, mtime_ns=at.st_mtime_ns, sha256=hash_file(path))
             files[path.relative_to(self.path).as_posix()] = stamp
-        self._write_plan()
+        self._write_frame()
         mark = Mark(
             unit=unit,
             inputs=inputs,
@@ -157,13 +185,16 @@ class Artifact:
             seconds=clock.seconds,
             peak_bytes=clock.peak_bytes(),
         )
-        write_json(mark_path(self.path, unit), mark.model_dump())
+        mark.save(mark_path(self.path, unit))
         self._progress_path(unit).unlink(missing_ok=True)
         return mark
 
-    def _write_plan(self) -> None:
-        """Say what the artifact is made with and from, for whoever looks at it before its record is there."""
-        if not (self.path / "plan.json").exists():
+    def _write_frame(self) -> None:
+        """Write what no mark covers where it is not as it must be. The plan says what the artifact is made with and
+        from, for whoever looks at it before its record is there."""
+        for store in stores_of(self.path):
+            write_root(store)
+        if not has_plan(self.path):
             parents = {name: parent.digest for name, parent in self.parents.items()}
             stages = {name: parent.stage for name, parent in self.parents.items()}
             plan = Plan(
@@ -174,7 +205,7 @@ class Artifact:
                 parents=parents,
                 stages=stages,
             )
-            write_json(self.path / "plan.json", plan.model_dump())
+            plan.save(self.path / PLAN)
 
     def forget(self, unit: str | None = None) -> None:
         """Drop a unit (or everything), so that the next run makes it again."""
@@ -198,8 +229,8 @@ class Artifact:
 
     def record(self) -> Record:
         """The record of a finished artifact. Raises NotDone with the remedy."""
-        record = load_saved(Record, self.path / "record.json")
-        if record is None or record.digest != self.digest:
+        record = load_saved(Record, self.path / RECORD)
+        if record is None or record.digest != self.digest or record.content != sha256_of(record.units):
             raise NotDone(f"{self.stage} {self.label} ({self.path}) is not done: run that stage, or `ddoq run`, first")
         return record
 
@@ -207,7 +238,7 @@ class Artifact:
         """Whether the record verifies: every unit is there, unchanged, and made from the parents as they are."""
         try:
             record = self.record()
-            if record.inputs != self.inputs():
+            if record.inputs != self.inputs() or damaged_frame(self.path):
                 return False
         except NotDone:
             return False
@@ -216,6 +247,27 @@ class Artifact:
             mark is not None and mark.content == record.units[unit] and not damaged_files(self.path, mark, deep=deep)
             for unit, mark in marks.items()
         )
+
+    def mend(self) -> bool:
+        """Whether the artifact is done, after what follows from the rest is written anew: its plan, the roots of its
+        stores, and the record if it is made as a whole."""
+        if self.is_done():
+            return True
+        if not self.num_marks():
+            return False
+        self._write_frame()
+        with suppress(NotDone):
+            self._finish_from_mark()
+        return self.is_done()
+
+    def _finish_from_mark(self) -> None:
+        """Write the record of what was made as a whole: its only unit is a folder, whose mark has the same facts."""
+        marks = list(self.marks().values())
+        unit = marks[0].unit if len(marks) == 1 else ""
+        if not unit or not all(name.startswith(f"{unit}/") for name in marks[0].files):
+            return
+        if self.holds(unit, sha256_of(self.inputs()) if self.parents else None):  # a source's inputs are its own
+            self.finish([unit], facts=marks[0].facts)
 
     def finish_if_whole(self, num_units: int, units: Callable[[], Mapping[str, str]]) -> None:
         """Write the record if all units are held. They are looked at only when there are marks enough."""
@@ -248,8 +300,8 @@ class Artifact:
             versions=versions(),
             finished=time.time(),
         )
-        drop_leftovers(self.path, keep="record.json")  # which another process may be writing just now
-        write_json(self.path / "record.json", record.model_dump())
+        drop_leftovers(self.path, keep=RECORD)  # which another process may be writing just now
+        record.save(self.path / RECORD)
         self.checkpoint_path.unlink(missing_ok=True)
         shutil.rmtree(self.path / "progress", ignore_errors=True)
         return record

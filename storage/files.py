@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+CHECKSUM = "sha256"  # the key of a JSON object's checksum in itself
 
 
 def canonical_json(value: Any) -> bytes:
@@ -52,6 +54,38 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file for programs and people, whole or not at all."""
     write_whole(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode())
+
+
+def write_checked(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with a checksum of itself, whole or not at all."""
+    body = json.loads(canonical_json(value))
+    write_json(path, {**body, CHECKSUM: sha256_of(body)})
+
+
+def read_checked(path: Path) -> dict[str, Any]:
+    """A JSON object that `write_checked` wrote, without its checksum. One of old, without any, is taken as it is.
+
+    Raises OSError, and ValueError for what is not as it was written.
+    """
+    body = _json_object(path)
+    if CHECKSUM in body and body.pop(CHECKSUM) != sha256_of(body):
+        raise ValueError(f"{path} is not as it was written")
+    return body
+
+
+def has_checksum(path: Path) -> bool:
+    """Whether a JSON object says its own checksum. Raises as `read_checked` does."""
+    return CHECKSUM in _json_object(path)
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        body = json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError(f"{path} is too deep") from error
+    if not isinstance(body, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return body
 
 
 @contextmanager

@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         ("hash", pa.string()),
     ]
 )
+INDEX = "index"  # the folder of a shard artifact that holds it
 CLASSES = b"classes"  # in the table's metadata: the class names in the order of their labels, as JSON
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, field_validator
 
-from storage.files import hash_file, sha256_of
+from storage.files import hash_file, read_checked, sha256_of, write_checked
 from storage.names import unit_path
 
 
 class _Saved(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def save(self, path: Path) -> None:
+        """Write it with a checksum of itself, whole or not at all."""
+        write_checked(path, self.model_dump())
 
 
 Saved = TypeVar("Saved", bound=_Saved)
@@ -35,9 +42,25 @@ class FileStamp(_Saved):
             return False
         return (now.st_mtime_ns == self.mtime_ns and not deep) or hash_file(path) == self.sha256
 
+    def is_read_from(self, path: Path) -> bool:
+        """Whether the file's bytes are what was written. They are read once in a process, while it says no change."""
+        try:
+            at = path.stat()
+            return self.sha256 == _hash_once(path, (at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns))
+        except OSError:
+            return False
+
+
+@lru_cache(maxsize=1 << 16)
+def _hash_once(path: Path, version: tuple[int, ...]) -> str:
+    return hash_file(path)
+
 
 class Mark(_Saved):
-    """A unit of an artifact is complete. `facts` are small numbers about it, `seconds` where its time went."""
+    """A unit of an artifact is complete. `facts` are small numbers about it, `seconds` where its time went.
+
+    Names of files are relative to the artifact's folder, and inside it.
+    """
 
     unit: str
     inputs: str
@@ -45,6 +68,14 @@ class Mark(_Saved):
     facts: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     peak_bytes: int = 0
+
+    @field_validator("files")
+    @classmethod
+    def _lie_inside(cls, files: dict[str, FileStamp]) -> dict[str, FileStamp]:
+        for name in files:
+            if "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
+                raise ValueError(f"{name!r} is no file inside the artifact")
+        return files
 
     @property
     def content(self) -> str:
@@ -92,8 +123,26 @@ def damaged_files(folder: Path, mark: Mark, *, deep: bool = False) -> list[str]:
 
 
 def load_saved(model: type[Saved], path: Path) -> Saved | None:
-    """A mark or record as it was written, None where there is none that can be read."""
+    """A plan or record as it was written, None where there is none, or a damaged one."""
     try:
-        return model.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return model.model_validate(read_checked(path))
+    except (OSError, ValueError):
         return None
+
+
+def load_mark(folder: Path, path: Path) -> Mark | None:
+    """A mark of an artifact's folder as it was written; None also for one at the place of another unit's, or of files
+    below a link, which may lead outside."""
+    mark = load_saved(Mark, path)
+    if mark is None or mark_path(folder, mark.unit) != path:
+        return None
+    return None if any(os.path.islink(f"{folder}/{at}") for at in _folders(mark.files)) else mark  # noqa: PTH114 (faster)
+
+
+def _folders(names: Iterable[str]) -> set[str]:
+    """All folders that files lie in, directly or not."""
+    found = {""}
+    for name in names:
+        while (name := name.rpartition("/")[0]) not in found:
+            found.add(name)
+    return found - {""}

@@ -6,7 +6,7 @@ so a store can grow. One writer owns one shard: two would lose data silently.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,19 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from storage.files import whole_folder
+from storage.frame import write_root
 from storage.names import file_name
 
 BLOCK_IMAGES = 2048  # images in one shard of latents: the unit that one task writes
 CHUNK_IMAGES = 64  # images that are decompressed together
 
 LATENT_AXES = ("image", "channel", "height", "width")
+
+Check = Callable[[str], None]  # raises for a unit that is not as it was written, before it is read
+
+
+def _as_it_is(unit: str) -> None:
+    """No check: of a chunk that is gone, fill values are read."""
 
 
 def codec() -> ZstdCodec:
@@ -30,17 +37,20 @@ def codec() -> ZstdCodec:
 
 
 class LatentStore:
-    """`latents.zarr`: per class `latents (n, C, H, W) float16` and `rows (n,) int64` of the index."""
+    """`latents.zarr`: per class `latents (n, C, H, W) float16` and `rows (n,) int64` of the index.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    check  is asked about each unit "<class>/<block>" that is read
+    """
+
+    def __init__(self, path: Path, check: Check = _as_it_is) -> None:
+        self.path, self._check = path, check
 
     def prepare_class(self, name: str, rows: NDArray[np.int64], shape: tuple[int, ...]) -> None:
         """Make the empty arrays of a class, before any of its latents. Arrays that are there and fit are kept."""
         folder = class_folder(self.path, name)
         if self._is_prepared(name, rows, shape):
             return
-        _root(self.path)
+        write_root(self.path)
         n = len(rows)
         shard = -(-min(n, BLOCK_IMAGES) // CHUNK_IMAGES) * CHUNK_IMAGES
         with whole_folder(folder) as scratch:
@@ -61,8 +71,8 @@ class LatentStore:
         """Whether the class's arrays can be opened and are those of these rows."""
         try:
             zarr.open_group(class_folder(self.path, name), mode="r")
-            array = zarr.open_array(class_folder(self.path, name) / "latents", mode="r")
-            return array.shape == (len(rows), *shape) and np.array_equal(self.read_rows(name), rows)
+            array = self._array(name, "latents")
+            return array.shape == (len(rows), *shape) and np.array_equal(self._array(name, "rows")[:], rows)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # absent, or damaged: all its blocks are too
             return False
 
@@ -84,26 +94,38 @@ class LatentStore:
 
     def read_class(self, name: str) -> NDArray[np.float16]:
         """Latents (n, C, H, W) of a class, in the order of `rows`."""
-        return np.asarray(zarr.open_array(class_folder(self.path, name) / "latents", mode="r")[:])
+        self._check(f"{name}/0")  # which has the class's metadata
+        array = self._array(name, "latents")
+        for unit in block_names(name, array.shape[0])[1:]:
+            self._check(unit)
+        return np.asarray(array[:])
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """(C, H, W) of the latents of a class."""
-        return tuple(zarr.open_array(self.path / name / "latents", mode="r").shape[1:])
+        self._check(f"{name}/0")
+        return tuple(self._array(name, "latents").shape[1:])
 
     def read_rows(self, name: str) -> NDArray[np.int64]:
         """Rows of the index (n,) that the class's latents were made from."""
-        return np.asarray(zarr.open_array(class_folder(self.path, name) / "rows", mode="r")[:])
+        self._check(f"{name}/0")
+        return np.asarray(self._array(name, "rows")[:])
+
+    def _array(self, name: str, array: str) -> zarr.Array[Any]:
+        return zarr.open_array(class_folder(self.path, name) / array, mode="r")
 
 
 class ClassStore:
-    """`prototypes.zarr`, `images.zarr`: per class a few small arrays, written and replaced as one."""
+    """`prototypes.zarr`, `images.zarr`: per class a few small arrays, written and replaced as one.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    check  is asked about each class that is read
+    """
+
+    def __init__(self, path: Path, check: Check = _as_it_is) -> None:
+        self.path, self._check = path, check
 
     def write_class(self, name: str, arrays: Mapping[str, NDArray[Any]], **attributes: Any) -> list[Path]:
         """Write the arrays of a class. Returns the folder that holds them."""
-        _root(self.path)
+        write_root(self.path)
         folder = class_folder(self.path, name)
         with whole_folder(folder) as scratch:
             group = zarr.open_group(scratch, mode="w", attributes=attributes)
@@ -113,6 +135,7 @@ class ClassStore:
 
     def read_class(self, name: str) -> dict[str, NDArray[Any]]:
         """All arrays of a class by name."""
+        self._check(name)
         group = zarr.open_group(class_folder(self.path, name), mode="r")
         return {key: np.asarray(array[:]) for key, array in group.arrays()}
 
@@ -148,8 +171,3 @@ def _reads(array: zarr.Array[Any], start: int) -> bool:
     except (OSError, ValueError, RuntimeError):
         return False
     return True
-
-
-def _root(path: Path) -> None:
-    if not (path / "zarr.json").exists():
-        zarr.open_group(path, mode="a")

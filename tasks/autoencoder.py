@@ -13,11 +13,13 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import write_json
 from tasks.inputs.cached import DiskCheckpoint, cached
-from tasks.inputs.models import MODEL, PRECISION, WeightsError, describe_weights
+from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, identity_of, stamp_weights
+from tasks.inputs.models import ELSEWHERE, PRECISION
 from tasks.inputs.plan import Work
 from tasks.inputs.real import read_images, read_split
 from tasks.inputs.stores import indexed
-from tasks.recipe.settings import AutoencoderConfig, ImageConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import AutoencoderConfig, GivenAutoencoder, ImageConfig
 
 if TYPE_CHECKING:
     from ddoq_core.encode.autoencoder import Autoencoder
@@ -31,6 +33,7 @@ def plan(recipe: Recipe, shard: Artifact) -> Work:
     config, images = recipe.autoencoder, recipe.images.for_encoding
     settings = {"autoencoder": config.model_dump(), "images": images.model_dump()}
     artifact = Artifact(shard.root, "autoencoder", VERSION, settings, {"shard": shard})
+    expect_weights(artifact, config.weights, config.subfolder)
     return Work(artifact, autoencoder, (config, images), gpu=True)
 
 
@@ -39,7 +42,7 @@ def autoencoder(artifact: Artifact, config: AutoencoderConfig, images: ImageConf
     """Train an AutoencoderKL on the training images, or note which weights are used."""
     if artifact.is_done():
         return cached(artifact)
-    if config.train is None:
+    if isinstance(config, GivenAutoencoder):
         return _note_weights(artifact, config, images)
     from ddoq_core.encode.autoencoder import reconstruction_psnr
     from ddoq_core.encode.training import train_autoencoder
@@ -59,13 +62,13 @@ def autoencoder(artifact: Artifact, config: AutoencoderConfig, images: ImageConf
     return str(artifact)
 
 
-def _note_weights(artifact: Artifact, config: AutoencoderConfig, images: ImageConfig) -> str:
+def _note_weights(artifact: Artifact, config: GivenAutoencoder, images: ImageConfig) -> str:
     from ddoq_core.encode.autoencoder import load_autoencoder
 
-    assert config.weights is not None
     clock = Clock()
     with clock("read"):
-        told = {**describe_weights(config.weights), "subfolder": config.subfolder}
+        stamps = stamp_weights(config.weights, config.subfolder)
+        told = {**identity_of(config.weights, stamps), "subfolder": config.subfolder}
         try:
             model = load_autoencoder(config.weights, config.subfolder)
             shape = model.latent_shape(images.size_px)
@@ -76,8 +79,8 @@ def _note_weights(artifact: Artifact, config: AutoencoderConfig, images: ImageCo
         real = read_images(shard, index, rows[:: max(1, len(rows) // PROBE_IMAGES)][:PROBE_IMAGES], images)
     with clock("compute"):
         precision = _precision(model, config, real)
-    with artifact.writing(MODEL, clock, {"latent_shape": shape, **precision}) as folder:
-        write_json(folder / "weights.json", told)
+    with artifact.writing(MODEL, clock, {"latent_shape": shape, **precision, **facts_of(stamps)}) as folder:
+        write_json(folder / ELSEWHERE, told)
         write_json(folder / PRECISION, precision)
     return str(artifact)
 

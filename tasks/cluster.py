@@ -14,7 +14,8 @@ from storage.index import Index
 from tasks.inputs.cached import cached
 from tasks.inputs.plan import Work, batches_of, batches_of_classes
 from tasks.inputs.stores import index_of, latent_content, latents_of, prototypes_of
-from tasks.recipe.settings import ClusterConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import ClusterConfig
 
 if TYPE_CHECKING:
     from ddoq_core import Quantization

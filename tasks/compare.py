@@ -19,16 +19,17 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from tasks.inputs.cached import cached
 from tasks.inputs.plan import Work
-from tasks.inputs.stores import index_of
-from tasks.measure import MEASURES, MOST_CLASSES
+from tasks.inputs.stores import MEASURES, MOST_CLASSES, index_of
 from tasks.pages.costs import ledger, seconds
 from tasks.pages.effects import effects
 from tasks.pages.figures import figures
 from tasks.pages.findings import remarks
 from tasks.pages.paper import beside
 from tasks.pages.render import render
-from tasks.recipe.matrix import RANDOM_IMAGES, Cell, Matrix
-from tasks.recipe.settings import COMPARE, Recipe
+from tasks.recipe.cells import RANDOM_IMAGES, Cell
+from tasks.recipe.matrix import Matrix
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import COMPARE
 
 VERSION = 2
 FOLDER = "comparison"
@@ -133,7 +134,7 @@ def _differences(scores: list[Row], matrix: Matrix) -> Iterator[Row]:
                 if (row["ipc"], row["architecture"]) == (ipc, architecture):
                     values.setdefault(Cell(*(row[k] for k in Cell._fields)), []).append(row["top1"])
             arrays = {cell: np.asarray(top1) for cell, top1 in values.items()}
-            for found in effects(arrays, matrix):
+            for found in effects(arrays, matrix.levels):
                 yield {"ipc": ipc, "architecture": architecture, **found}
 
 

@@ -23,7 +23,8 @@ from tasks.inputs.models import load_encoder
 from tasks.inputs.plan import Work, batches_of_images
 from tasks.inputs.real import read_batches
 from tasks.inputs.stores import indexed, latent_blocks, latents_of
-from tasks.recipe.settings import EncodeConfig, ImageConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import EncodeConfig, ImageConfig
 
 VERSION = 2
 

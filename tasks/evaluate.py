@@ -10,11 +10,12 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import write_json
 from tasks.inputs.cached import cached
-from tasks.inputs.models import MODEL
+from tasks.inputs.models import load_classifier
 from tasks.inputs.plan import Work
 from tasks.inputs.real import classify_split
 from tasks.inputs.stores import indexed
-from tasks.recipe.settings import ImageConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import ImageConfig
 
 VERSION = 2
 METRICS = "metrics"
@@ -35,12 +36,11 @@ def evaluate(artifact: Artifact, images: ImageConfig) -> State | str:
     if artifact.is_done():
         return cached(artifact)
     from ddoq_core.train.accuracy import accuracy
-    from ddoq_core.train.networks import load_classifier as load
 
     clock = Clock()
     with clock("read"):
         shard, index = indexed(artifact.parents["shard"])
-        student = load(artifact.parents["train"].path / MODEL)
+        student = load_classifier(artifact.parents["train"])
     with clock("compute"):
         logits, truth = classify_split(student, shard, index, "val", images)
         found = accuracy(logits, truth)

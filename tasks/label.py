@@ -18,7 +18,8 @@ from tasks.inputs.models import load_classifier
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import distilled_set, indexed, label_blocks, labels_of
 from tasks.recipe.protocols import protocol_of
-from tasks.recipe.settings import Recipe, Weighting
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import Weighting
 
 VERSION = 1
 

@@ -17,15 +17,15 @@ from storage.clock import Clock
 from storage.files import canonical_json, sha256_of
 from storage.index import Index
 from tasks.inputs.cached import cached
+from tasks.inputs.distilled import Distilled
 from tasks.inputs.plan import Work
 from tasks.inputs.real import read_images
-from tasks.inputs.stores import Distilled, distilled_set, indexed, latents_of, prototypes_of
-from tasks.recipe.settings import ImageConfig, Recipe, Weighting
+from tasks.inputs.stores import MOST_CLASSES, distilled_set, indexed, latents_of, prototypes_of
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import ImageConfig, Weighting
 
 VERSION = 2
 FOLDER = "measure"
-MEASURES = ("w2", "n_eff", "gradient")
-MOST_CLASSES = 20  # measured, the first of the data set
 MOST_REAL = 500  # images of each, drawn at random, whose gradient stands for the data
 GRADIENT_SEED = 0  # of the fixed network and of that draw
 

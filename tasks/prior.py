@@ -10,10 +10,12 @@ from prefect import State, task
 from storage.artifact import Artifact
 from storage.clock import Clock
 from tasks.inputs.cached import DiskCheckpoint, cached
-from tasks.inputs.models import MODEL, WeightsError, describe_weights, load_given_prior
+from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, identity_of, stamp_weights
+from tasks.inputs.models import ELSEWHERE, load_given_prior
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import index_of, latents_of
-from tasks.recipe.settings import PriorConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import GivenPrior, PriorConfig
 
 VERSION = 2
 
@@ -21,8 +23,9 @@ VERSION = 2
 def plan(recipe: Recipe, shard: Artifact, latents: Artifact) -> Work:
     """The prior of a recipe, trained on its latents or given."""
     config = recipe.prior
-    parents = {"encode": latents} if config.train else {"shard": shard}
+    parents = {"shard": shard} if isinstance(config, GivenPrior) else {"encode": latents}
     artifact = Artifact(shard.root, "prior", VERSION, {"prior": config.model_dump()}, parents)
+    expect_weights(artifact, config.weights)
     return Work(artifact, prior, (config,), gpu=True)
 
 
@@ -31,7 +34,7 @@ def prior(artifact: Artifact, config: PriorConfig) -> State | str:
     """Train a latent DiT on the latents of all classes, or note which weights are used."""
     if artifact.is_done():
         return cached(artifact)
-    if config.train is None:
+    if isinstance(config, GivenPrior):
         return _note_weights(artifact, config)
     from ddoq_core.decode.training import train_prior
 
@@ -53,16 +56,16 @@ def prior(artifact: Artifact, config: PriorConfig) -> State | str:
     return str(artifact)
 
 
-def _note_weights(artifact: Artifact, config: PriorConfig) -> str:
-    assert config.weights is not None
+def _note_weights(artifact: Artifact, config: GivenPrior) -> str:
     clock = Clock()
     with clock("read"):
-        told = {**describe_weights(config.weights), "kind": config.kind}
+        stamps = stamp_weights(config.weights)
+        told = {**identity_of(config.weights, stamps), "kind": config.kind}
         index = index_of(artifact)
         try:
             load_given_prior(config.kind, config.weights, index.classes)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
             raise WeightsError(f"prior.weights={config.weights!r} cannot be used: {error}") from error
-    with artifact.writing(MODEL, clock) as folder:
-        (folder / "weights.json").write_text(json.dumps(told))
+    with artifact.writing(MODEL, clock, facts_of(stamps)) as folder:
+        (folder / ELSEWHERE).write_text(json.dumps(told))
     return str(artifact)

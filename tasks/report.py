@@ -19,14 +19,14 @@ from prefect import State, task
 from storage.artifact import Artifact
 from storage.clock import Clock
 from tasks.inputs.cached import cached
+from tasks.inputs.distilled import Distilled
 from tasks.inputs.plan import Work
-from tasks.inputs.stores import Distilled, distilled_set, index_of, samples_of
-from tasks.measure import MEASURES, MOST_CLASSES
+from tasks.inputs.stores import MEASURES, MOST_CLASSES, distilled_set, index_of, samples_of
 from tasks.pages.costs import ledger
 from tasks.pages.figures import accuracy_by_method
 from tasks.pages.findings import remarks
 from tasks.pages.render import render
-from tasks.recipe.settings import Recipe
+from tasks.recipe.recipe import Recipe
 
 VERSION = 4
 FOLDER = "report"

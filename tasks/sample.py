@@ -15,12 +15,12 @@ from storage.zarr_store import ClassStore
 from tasks.inputs.cached import cached
 from tasks.inputs.models import load_autoencoder, load_classifier, load_prior
 from tasks.inputs.plan import Work
-from tasks.inputs.stores import SAMPLES, index_of, latents_of
-from tasks.recipe.settings import DecodeConfig, ImageConfig, Recipe
+from tasks.inputs.stores import MOST_CLASSES, SAMPLES, index_of, latents_of
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import DecodeConfig, ImageConfig
 
 VERSION = 1
 PER_CLASS, SHOWN = 20, 10  # drawn and kept of a class
-MOST_CLASSES = 20  # the first of the data set
 
 
 def plan(recipe: Recipe, latents: Artifact, models: Mapping[str, Artifact]) -> Work:

@@ -10,7 +10,7 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
-from storage.index import Index
+from storage.index import INDEX, Index
 from storage.sources import Source, check_refused, examine, stat_hash, unpack
 from tasks.inputs.cached import cached
 from tasks.inputs.data import (
@@ -21,9 +21,10 @@ from tasks.inputs.data import (
     unit_of,
 )
 from tasks.inputs.plan import Work
-from tasks.inputs.stores import INDEX, indexed
+from tasks.inputs.stores import indexed
 from tasks.pages.findings import facts_of, remarks
-from tasks.recipe.settings import DataConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import DataConfig
 
 REFUSED_IMAGES = "refused.parquet"
 
@@ -45,7 +46,7 @@ def shard(artifact: Artifact, data: DataConfig) -> State | str:
         unpacked = _unpack(artifact, source)
         inputs = source.fingerprint()
     folder = artifact.path / INDEX
-    if artifact.is_done() and artifact.holds(INDEX, inputs):
+    if artifact.is_done() and artifact.holds(INDEX, inputs) and artifact.reads_back(INDEX):
         total = len(indexed(artifact)[1].table) + len(refused := pq.read_table(folder / REFUSED_IMAGES))
         check_refused(refused, total, data.max_refused)
         return cached(artifact)

@@ -11,11 +11,12 @@ from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
 from tasks.inputs.cached import DiskCheckpoint, cached
-from tasks.inputs.models import MODEL, WeightsError
+from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, stamp_weights
 from tasks.inputs.plan import Work
 from tasks.inputs.real import classify_split, read_split
 from tasks.inputs.stores import indexed
-from tasks.recipe.settings import ImageConfig, Recipe, TeacherConfig
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import ImageConfig, TeacherConfig
 
 VERSION = 2
 
@@ -25,12 +26,18 @@ def plan(recipe: Recipe, shard: Artifact) -> Work:
     config, images = recipe.teacher, recipe.images.for_training
     settings = {"teacher": identity(config), "images": images.model_dump()}
     artifact = Artifact(shard.root, "teacher", VERSION, settings, {"shard": shard})
+    expect_weights(artifact, checkpoint_of(config))
     return Work(artifact, teacher, (config, images), gpu=True)
 
 
 def identity(config: TeacherConfig) -> dict[str, Any]:
     """The settings that matter: of weights that are given, not how others would be trained."""
     return config.model_dump(include={"architecture", "weights", "min_gain"} if config.weights else None)
+
+
+def checkpoint_of(config: TeacherConfig) -> str | None:
+    """The file of weights, if they come from one."""
+    return None if config.weights == "pretrained" else config.weights
 
 
 @task(task_run_name="teacher-{artifact.digest}")
@@ -45,15 +52,17 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
 
     clock = Clock()
     losses: list[float] = []
+    checkpoint, given = checkpoint_of(config), {}
     with clock("read"):
         shard, index = indexed(artifact.parents["shard"])
         spec = networks.ClassifierSpec(config.architecture, len(index.classes), images.size_px)
         if config.weights is None:
             model = networks.build_classifier(spec, seed=config.seed)
-        elif config.weights == "pretrained":
+        elif checkpoint is None:
             model = load_pretrained(spec, index.classes)
         else:
-            model = load_checkpoint(spec, config.weights, index.classes)
+            given = facts_of(stamp_weights(checkpoint))
+            model = load_checkpoint(spec, checkpoint, index.classes)
     if config.weights is None:
         with clock("read"):
             real, labels = read_split(shard, index, "train", images)
@@ -70,7 +79,7 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
         logits, truth = classify_split(model.eval(), shard, index, "val", images)
         found = accuracy(logits, truth)
     check_teacher(config, found.top1, best_reordering(logits, truth), len(index.classes), len(truth))
-    with artifact.writing(MODEL, clock, {**asdict(found), "losses": losses}) as folder:
+    with artifact.writing(MODEL, clock, {**asdict(found), "losses": losses, **given}) as folder:
         networks.save_classifier(model, spec, folder)
     return str(artifact)
 

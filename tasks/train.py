@@ -12,11 +12,13 @@ from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
 from tasks.inputs.cached import DiskCheckpoint, cached
-from tasks.inputs.models import MODEL, load_classifier
+from tasks.inputs.given import MODEL
+from tasks.inputs.models import load_classifier
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import distilled_set, epoch_reader, indexed
 from tasks.recipe.protocols import protocol_of
-from tasks.recipe.settings import Recipe, Weighting
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import Weighting
 
 VERSION = 2
 

@@ -10,18 +10,20 @@ from diffusers import DiTTransformer2DModel, SchedulerMixin
 from ddoq_core.decode.prior import Prior
 from ddoq_core.devices import placed
 from ddoq_core.imagenet import dit_ids
+from ddoq_core.loading import load_pretrained_network
 
 
 def load_dit(weights: str, class_names: Sequence[str]) -> Prior:
     """A DiTPipeline folder or hub name. Classes are WordNet ids or names it has.
 
-    Raises OSError where there is none, ValueError for classes it does not know.
+    Raises OSError where there is none, ValueError for classes it does not know and tensors that do not fit.
     """
     from diffusers import DiTPipeline
 
-    pipeline = DiTPipeline.from_pretrained(weights, low_cpu_mem_usage=False)
-    ids = dit_ids(class_names, pipeline.labels, pipeline.transformer.config.num_embeds_ada_norm)
-    return dit_prior(pipeline.transformer, pipeline.scheduler, ids)
+    transformer = load_pretrained_network(DiTTransformer2DModel, weights, "transformer")
+    pipeline = DiTPipeline.from_pretrained(weights, transformer=transformer, vae=None)
+    ids = dit_ids(class_names, pipeline.labels, transformer.config.num_embeds_ada_norm)
+    return dit_prior(transformer, pipeline.scheduler, ids)
 
 
 def dit_prior(transformer: DiTTransformer2DModel, scheduler: SchedulerMixin, classes: Sequence[int]) -> Prior:

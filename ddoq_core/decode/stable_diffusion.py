@@ -9,16 +9,26 @@ import torch
 
 from ddoq_core.decode.prior import Prior
 from ddoq_core.devices import best_device, placed
+from ddoq_core.loading import load_pretrained_network
 
 PROMPTS_AT_ONCE = 64
 
 
 def load_stable_diffusion(weights: str, prompts: Sequence[str], negative_prompt: str) -> Prior:
-    """The prior of a StableDiffusionPipeline's folder or hub name. Raises OSError where there is none."""
-    from diffusers import StableDiffusionPipeline
+    """The prior of a StableDiffusionPipeline's folder or hub name.
+
+    Raises OSError where there is none, ValueError for tensors that do not fit.
+    """
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel
 
     pipeline = StableDiffusionPipeline.from_pretrained(
-        weights, safety_checker=None, requires_safety_checker=False, low_cpu_mem_usage=False
+        weights,
+        unet=load_pretrained_network(UNet2DConditionModel, weights, "unet"),
+        text_encoder=load_pretrained_network(CLIPTextModel, weights, "text_encoder"),
+        vae=None,
+        safety_checker=None,
+        requires_safety_checker=False,
     )
     return stable_diffusion_prior(pipeline, prompts, negative_prompt)
 

@@ -17,14 +17,18 @@ from ddoq_core.decode.dit import dit_prior
 from ddoq_core.decode.prior import Prior
 from ddoq_core.devices import best_device
 from ddoq_core.fitting import Checkpoint, fit, one_cycle
+from ddoq_core.loading import load_pretrained_network
 
 Schedule = Literal["scaled_linear", "cosine"]
 Prediction = Literal["epsilon", "v_prediction"]
 
 
 def load_trained_prior(folder: Path) -> Prior:
-    """What train_prior made: the folders `transformer` and `scheduler` in diffusers' format."""
-    transformer = DiTTransformer2DModel.from_pretrained(folder / "transformer", low_cpu_mem_usage=False)
+    """What train_prior made: the folders `transformer` and `scheduler` in diffusers' format.
+
+    Raises ValueError for tensors that do not fit.
+    """
+    transformer = load_pretrained_network(DiTTransformer2DModel, folder / "transformer")
     scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
     return dit_prior(transformer, scheduler, range(transformer.config.num_embeds_ada_norm))
 

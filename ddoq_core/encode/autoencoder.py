@@ -20,7 +20,9 @@ from torch import nn
 
 from ddoq_core.devices import best_device, is_compiling
 from ddoq_core.encode.taef2 import DOWNSCALE, LATENT_CHANNELS, TAEF2
+from ddoq_core.errors import InvalidInput
 from ddoq_core.images import to_uint8
+from ddoq_core.loading import load_pretrained_network
 from ddoq_core.seeds import derive_seed
 
 PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**24}  # as measured: on a CPU what a layer makes should stay in its cache
@@ -125,16 +127,16 @@ KINDS: dict[str, tuple[Any, type[Autoencoder]]] = {
 def load_autoencoder(weights: str | Path, subfolder: str | None = None) -> Autoencoder:
     """From a diffusers folder or hub name, or a folder of TAEF2's two files.
 
-    Raises OSError where there is none, ValueError for another class of autoencoder.
+    Raises OSError where there is none, InvalidInput for another class of autoencoder or tensors that do not fit.
     """
     folder = Path(weights) / (subfolder or "")
     if all((folder / name).is_file() for name in Flux2TinyAutoencoder.FILES):
         return Flux2TinyAutoencoder(TAEF2.load(folder))
     kind = AutoencoderKL.load_config(str(weights), subfolder=subfolder).get("_class_name", "AutoencoderKL")
     if kind not in KINDS:
-        raise ValueError(f"it is a {kind}; there are {', '.join(KINDS)} and TAEF2")
+        raise InvalidInput(f"it is a {kind}; there are {', '.join(KINDS)} and TAEF2")
     network, adapter = KINDS[kind]
-    return adapter(network.from_pretrained(weights, subfolder=subfolder, low_cpu_mem_usage=False))
+    return adapter(load_pretrained_network(network, weights, subfolder))
 
 
 def encode(

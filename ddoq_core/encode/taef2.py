@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from ddoq_core.loading import fill, read_tensors
 
 WIDTH = 64
 LATENT_CHANNELS = 32
@@ -50,12 +51,13 @@ class TAEF2(nn.Module):
     def load(cls, folder: str | Path) -> TAEF2:
         """The pretrained networks of `folder`: float32, on CPU, in eval mode.
 
-        Raises FileNotFoundError without encoder.safetensors and decoder.safetensors, RuntimeError where their
+        Raises FileNotFoundError without encoder.safetensors and decoder.safetensors, InvalidInput where their
         tensors do not fit.
         """
         model = cls()
         for name, half in (("encoder", model.encoder), ("decoder", model.decoder)):
-            half.load_state_dict(load_file(Path(folder) / f"{name}.safetensors"))
+            path = Path(folder) / f"{name}.safetensors"
+            fill(half, read_tensors(path), path)
         return model.eval().requires_grad_(False)
 
     def encode(self, images: Tensor) -> Tensor:

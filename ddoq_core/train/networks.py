@@ -6,21 +6,19 @@ A classifier takes images in [0, 1] and normalises them itself, so its folder sa
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from ddoq_core.devices import best_device
 from ddoq_core.errors import InvalidInput
+from ddoq_core.loading import fill, read_tensors
+from ddoq_core.train.architectures import CONVNET, INSTANCE_NORM, RESNETAP, SMALL_STEM, unknown_architecture
 from ddoq_core.train.convnets import ResNetAP10, convnet
-
-CONVNET = re.compile(r"convnet-(?P<depth>[1-9]\d*)-(?P<width>[1-9]\d*)")
-SMALL_STEM, INSTANCE_NORM = "small-stem", "instance-norm"
 
 
 class Classifier(nn.Module):
@@ -68,13 +66,10 @@ def build_network(spec: ClassifierSpec, *, pretrained: bool = False) -> nn.Modul
     name, *changes = spec.architecture.split("+")
     if match := CONVNET.fullmatch(spec.architecture):
         return convnet(int(match["depth"]), int(match["width"]), spec.num_classes, spec.size_px)
-    if spec.architecture == "resnetap-10":
+    if spec.architecture == RESNETAP:
         return ResNetAP10(spec.num_classes, spec.size_px)
     if not timm.is_model(name.split(".")[0]) or not set(changes) <= {SMALL_STEM, INSTANCE_NORM}:
-        raise InvalidInput(
-            f"architecture {spec.architecture!r} is neither a timm model (with +{SMALL_STEM}, +{INSTANCE_NORM}) nor "
-            "convnet-DEPTH-WIDTH nor resnetap-10"
-        )
+        raise unknown_architecture(spec.architecture)
     network = _timm_model(replace(spec, architecture=name), pretrained)
     if SMALL_STEM in changes:
         _shrink_stem(network, spec.architecture)
@@ -90,9 +85,9 @@ def save_classifier(model: Classifier, spec: ClassifierSpec, folder: Path) -> No
 
 
 def load_classifier(folder: Path) -> Classifier:
-    """Read what save_classifier wrote, in eval mode."""
+    """Read what save_classifier wrote, in eval mode. Raises ValueError for tensors that do not fit."""
     model = build_classifier(ClassifierSpec(**json.loads((folder / "config.json").read_text())))
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    fill(model, read_tensors(folder / "model.safetensors"), folder)
     return model.eval().requires_grad_(False)
 
 

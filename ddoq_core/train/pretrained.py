@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from torch import nn
 
 from ddoq_core.devices import best_device
 from ddoq_core.errors import InvalidInput
 from ddoq_core.imagenet import imagenet_index
+from ddoq_core.loading import fill, read_tensors
 from ddoq_core.train.networks import Classifier, ClassifierSpec, build_classifier, build_network
 
 IMAGENET_CLASSES = 1000
@@ -43,16 +44,16 @@ def load_checkpoint(spec: ClassifierSpec, path: str, class_names: Sequence[str])
     state = _read(path)
     if any(name.startswith("network.") for name in state):
         model = build_classifier(spec)
-        _fill(model, state, path)
+        fill(model, state, f"checkpoint {path}")
         return model
     network = build_network(spec)
     try:
-        _fill(network, state, path)
+        fill(network, state, f"checkpoint {path}")
     except ValueError:
         if len(class_names) == IMAGENET_CLASSES or None in map(imagenet_index, class_names):
             raise
         network = build_network(replace(spec, num_classes=IMAGENET_CLASSES))
-        _fill(network, state, path)
+        fill(network, state, f"checkpoint {path}")
         _fit_head(network, IMAGENET_CLASSES, class_names, path)
     return _normalised(network)
 
@@ -66,16 +67,15 @@ def _normalised(network: nn.Module) -> Classifier:
 
 def _read(path: str) -> dict[str, Any]:
     if path.endswith(".safetensors"):
-        return dict(load_file(path))
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(state.get("state_dict", state))
-
-
-def _fill(module: nn.Module, state: dict[str, Any], path: str) -> None:
+        return read_tensors(path)
     try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        raise InvalidInput(f"checkpoint {path} does not fit: {str(error).splitlines()[0]}") from error
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InvalidInput(f"checkpoint {path} cannot be read as tensors by name: give a state dict of them") from error
+    if not isinstance(state, dict):
+        raise InvalidInput(f"checkpoint {path} holds a {type(state).__name__}: give a state dict, tensors by name")
+    inner = state.get("state_dict", state)
+    return dict(inner) if isinstance(inner, dict) else state
 
 
 def _fit_head(network: Any, num_classes: int, class_names: Sequence[str], what: str) -> None:

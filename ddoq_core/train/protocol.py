@@ -9,6 +9,7 @@ Labels = Literal["online", "stored", "hard"]
 WeightsIn = Literal["loss", "sampling", "none"]
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["cosine", "half-cosine", "steps"]
+MOST_SHIFT_PX = 4096
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Augmentation:
     resized_crop  random crop of a share of the area from (smallest, largest), resized
     flip          mirror half of the pictures
     cutmix        one CutMix box and permutation per batch; for students only
-    Raises ValueError for a negative shift.
+    Raises ValueError for a shift or shares that cannot be.
     """
 
     shift_px: int = 0
@@ -30,6 +31,14 @@ class Augmentation:
     def __post_init__(self) -> None:
         if self.shift_px < 0:
             raise ValueError(f"shift_px must be 0 or more, got {self.shift_px}")
+        if self.shift_px > MOST_SHIFT_PX:
+            raise ValueError(f"shift_px must be at most {MOST_SHIFT_PX}, got {self.shift_px}")
+        smallest, largest = self.resized_crop or (1, 1)
+        if not 0 < smallest <= largest <= 1:
+            raise ValueError(
+                "resized_crop must be (smallest, largest) with 0 < smallest <= largest <= 1, e.g. (0.08, 1), "
+                f"got ({smallest}, {largest})"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

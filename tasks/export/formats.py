@@ -11,12 +11,13 @@ from tasks.export import dd_ranking, huggingface, imagefolder, torch, webdataset
 from tasks.export.card import CARD, card_text
 from tasks.export.handout import Handout
 
-WRITERS: dict[str, Callable[[Handout, Path], None]] = {
-    "imagefolder": imagefolder.write,
-    "huggingface": huggingface.write,
-    "webdataset": webdataset.write,
-    "dd-ranking": dd_ranking.write,
-    "torch": torch.write,
+Writer = Callable[[Handout, Path], None]
+WRITERS: dict[str, tuple[Writer, ...]] = {
+    "imagefolder": (imagefolder.write,),
+    "huggingface": (huggingface.write,),
+    "webdataset": (webdataset.write,),
+    "dd-ranking": (dd_ranking.write, imagefolder.write),
+    "torch": (torch.write,),
 }
 
 
@@ -32,6 +33,7 @@ def export(handout: Handout, form: str, out: Path) -> None:
     """Write the set into a new folder. Raises UsageError as check_export does."""
     check_export(form, out)
     with whole_folder(out) as folder:
-        WRITERS[form](handout, folder)
-        if not (folder / CARD).exists():
-            (folder / CARD).write_text(card_text(handout))
+        for write in WRITERS[form]:
+            write(handout, folder)
+        columns = huggingface.front_matter(handout) if form == "huggingface" else ""
+        (folder / CARD).write_text(card_text(handout, columns))

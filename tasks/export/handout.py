@@ -5,18 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from storage.artifact import Artifact, NotDone
-from tasks.inputs.models import load_classifier
-from tasks.inputs.stores import Distilled, distilled_set
-from tasks.recipe.settings import Weighting
+from tasks.inputs.distilled import Distilled
 
 
 @dataclass(frozen=True)
@@ -47,40 +42,3 @@ class Handout(Distilled):
         buffer = io.BytesIO()
         Image.fromarray(self.images[row]).save(buffer, "PNG")
         return buffer.getvalue()
-
-
-def collect(decode: Artifact, weights: Weighting, teacher: Artifact | None) -> Handout:
-    """The pictures of a decode artifact, weighted by this rule, with a teacher's logits where one is given.
-
-    Raises NotDone for an artifact that is not finished or of another stage, ValueError for an unknown rule.
-    """
-    for artifact, stage in ((decode, "decode"), *([(teacher, "teacher")] if teacher else [])):
-        if artifact.stage != stage or not artifact.is_done():
-            raise NotDone(f"{artifact} is no finished artifact of the stage {stage}: run `ddoq run`, or give another")
-    distilled, cluster = distilled_set(decode, weights), decode.parents["cluster"]
-    card = {
-        "source": _source(decode.ancestor("shard")),
-        "images per class": len(distilled.images) // len(distilled.classes),
-        "weights": weights,
-        "prototypes": cluster.config,
-        "pictures": decode.config,
-        "W2 of the mass-weighted prototypes, mean over classes": fmean(
-            mark.facts["w2"] for mark in cluster.marks().values()
-        ),
-        "teacher": None if teacher is None else {"top1": teacher.record().facts.get("top1")},
-        "made from": {"decode": decode.digest, "cluster": cluster.digest},
-    }
-    logits = None if teacher is None else _logits(teacher, distilled.images)
-    return Handout(**vars(distilled), logits=logits, card=card)
-
-
-def _source(shard: Artifact) -> dict[str, str]:
-    """What the set derives from, without the place where it lay."""
-    config = shard.config
-    return {"kind": config["source"], **({"name": Path(config["path"]).name} if config.get("path") else {})}
-
-
-def _logits(teacher: Artifact, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    from ddoq_core.train.accuracy import predict
-
-    return predict(load_classifier(teacher), images)

@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.export.card import CARD, card_text
 from tasks.export.handout import Handout
 
 
@@ -27,10 +26,10 @@ def write(handout: Handout, folder: Path) -> None:
         columns["logits"] = pa.array(handout.logits.tolist(), pa.list_(pa.float32()))
     (folder / "data").mkdir()
     pq.write_table(pa.table(columns), folder / "data" / "train-00000-of-00001.parquet")
-    (folder / CARD).write_text(card_text(handout, _front_matter(handout)))
 
 
-def _front_matter(handout: Handout) -> str:
+def front_matter(handout: Handout) -> str:
+    """What the card begins with: the columns, and where they lie."""
     names = {str(label): name for label, name in enumerate(handout.classes)}
     features: list[dict[str, Any]] = [
         {"name": "image", "dtype": "image"},

@@ -1,22 +1,58 @@
-"""Whether a prior fits the recipe's classes and latents, told before a run from configuration files alone.
+"""Whether the models of a recipe can be, and a prior fits its classes and latents, told before a run.
 
-Only weights in a local folder can be looked at: those of a hub name are checked when the stage prior loads them.
+Looks at names and configuration files alone, and only of weights in a local folder: those of a hub name are checked
+when their stage loads them.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
-from tasks.inputs.models import WeightsError, local_weights
-from tasks.recipe.settings import Recipe
+from pydantic import BaseModel, Field, PositiveInt, ValidationError
+
+from ddoq_core.train.architectures import check_architecture
+from storage.errors import UsageError
+from tasks.inputs.given import WeightsError, local_weights
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import TrainedAutoencoder, TrainedPrior
 
 PIPELINES = {
     "dit": ("DiTPipeline",),
     "stable-diffusion": ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"),
 }
+
+
+class PipelineFile(BaseModel):
+    """What counts in model_index.json."""
+
+    class_name: str = Field(alias="_class_name")
+    id2label: dict[int, str] | None = None
+
+
+class DenoiserFile(BaseModel):
+    """What counts in the configuration of a U-Net."""
+
+    in_channels: PositiveInt
+
+
+class TransformerFile(DenoiserFile):
+    """What counts in the configuration of a diffusion transformer."""
+
+    sample_size: PositiveInt
+    num_embeds_ada_norm: PositiveInt
+
+
+class AutoencoderFile(BaseModel):
+    """What counts in the configuration of an AutoencoderKL or AutoencoderTiny; of another kind nothing is known."""
+
+    block_out_channels: list[PositiveInt] = []
+    encoder_block_out_channels: list[PositiveInt] = []
+    latent_channels: PositiveInt = 4
+
+
+File = TypeVar("File", bound=BaseModel)
 
 
 class Latents(NamedTuple):
@@ -27,12 +63,33 @@ class Latents(NamedTuple):
     factor: int
 
 
+def check_models(recipe: Recipe) -> None:
+    """Raise UserError, with value and remedy, for models that cannot be, whatever the data are."""
+    names = {"teacher.architecture": (recipe.teacher.architecture,), "train.architectures": recipe.train.architectures}
+    for setting, architectures in names.items():
+        for name in architectures:
+            try:
+                check_architecture(name, recipe.images.for_training.size_px)
+            except ValueError as error:
+                raise UsageError(f"{setting}: {error}") from error
+    checkpoint = recipe.teacher.weights
+    if checkpoint not in (None, "pretrained") and not Path(checkpoint).expanduser().is_file():
+        raise WeightsError(f"teacher.weights={checkpoint!r}: no such file; give a checkpoint's, or 'pretrained'")
+    latents = _latents(recipe)
+    if latents and recipe.images.size_px % latents.factor:
+        raise UsageError(
+            f"images.size_px={recipe.images.size_px} does not divide by the autoencoder's factor {latents.factor}: "
+            f"set it to a multiple of {latents.factor}"
+        )
+    check_prior(recipe, ())
+
+
 def check_prior(recipe: Recipe, class_names: Sequence[str]) -> None:
     """Raise WeightsError, with value and remedy, for a prior that cannot decode this recipe's latents and classes."""
     if not recipe.through_prior:
         return
     prior, latents = recipe.prior, _latents(recipe)
-    if prior.train is not None:
+    if isinstance(prior, TrainedPrior):
         patch = prior.train.patch_size
         if latents and latents.side % patch:
             raise WeightsError(
@@ -40,44 +97,46 @@ def check_prior(recipe: Recipe, class_names: Sequence[str]) -> None:
                 f"set images.size_px to a multiple of {patch * latents.factor}"
             )
         return
-    assert prior.weights is not None
     folder = local_weights(prior.weights)
     if folder is None:
         return
-    index = _read(folder, "model_index.json", "prior.weights")
-    if index.get("_class_name") not in PIPELINES[prior.kind]:
+    index = _read(PipelineFile, folder / "model_index.json", "prior.weights")
+    if index.class_name not in PIPELINES[prior.kind]:
         raise WeightsError(
-            f"prior.weights={prior.weights!r} holds a {index.get('_class_name')}, prior.kind={prior.kind!r} needs a "
+            f"prior.weights={prior.weights!r} holds a {index.class_name[:100]!r}, prior.kind={prior.kind!r} needs a "
             f"{PIPELINES[prior.kind][0]}: change one of them"
         )
-    network = _read(folder, f"{'transformer' if prior.kind == 'dit' else 'unet'}/config.json", "prior.weights")
-    if latents:
-        _check_shape(prior.weights, network, latents, one_size=prior.kind == "dit")
     if prior.kind == "dit":
-        _check_classes(prior.weights, index, network, class_names)
+        transformer = _read(TransformerFile, folder / "transformer" / "config.json", "prior.weights")
+        _check_shape(prior.weights, transformer, latents)
+        _check_classes(prior.weights, index, transformer, class_names)
+    else:
+        unet = _read(DenoiserFile, folder / "unet" / "config.json", "prior.weights")
+        _check_shape(prior.weights, unet, latents)
 
 
-def _check_shape(weights: str, network: dict[str, Any], latents: Latents, *, one_size: bool) -> None:
-    if network["in_channels"] != latents.channels:
+def _check_shape(weights: str, network: DenoiserFile, latents: Latents | None) -> None:
+    if latents is None:
+        return
+    if network.in_channels != latents.channels:
         raise WeightsError(
-            f"prior.weights={weights!r} takes latents of {network['in_channels']} channels, the autoencoder's have "
+            f"prior.weights={weights!r} takes latents of {network.in_channels} channels, the autoencoder's have "
             f"{latents.channels}: take the autoencoder of the same folder (autoencoder.subfolder=vae)"
         )
-    if one_size and network["sample_size"] != latents.side:
-        side = network["sample_size"]
+    if isinstance(network, TransformerFile) and network.sample_size != latents.side:
+        side = network.sample_size
         raise WeightsError(
             f"prior.weights={weights!r} takes latents of {side}×{side}, the autoencoder's are "
             f"{latents.side}×{latents.side}: set images.size_px={side * latents.factor}"
         )
 
 
-def _check_classes(weights: str, index: dict[str, Any], network: dict[str, Any], class_names: Sequence[str]) -> None:
+def _check_classes(weights: str, index: PipelineFile, network: TransformerFile, class_names: Sequence[str]) -> None:
     from ddoq_core.imagenet import dit_ids
 
-    named = index.get("id2label", {}).items()
-    labels = {label.strip(): int(number) for number, line in named for label in line.split(",")}
+    labels = {label.strip(): number for number, line in (index.id2label or {}).items() for label in line.split(",")}
     try:
-        dit_ids(class_names, labels, network["num_embeds_ada_norm"])
+        dit_ids(class_names, labels, network.num_embeds_ada_norm)
     except ValueError as error:
         raise WeightsError(
             f"prior.weights={weights!r} does not fit: {error}; name the class folders by WordNet id or as it names "
@@ -88,10 +147,9 @@ def _check_classes(weights: str, index: dict[str, Any], network: dict[str, Any],
 def _latents(recipe: Recipe) -> Latents | None:
     """The recipe's latents; None where the autoencoder is not on this machine or is of an unknown kind."""
     autoencoder = recipe.autoencoder
-    if autoencoder.train is not None:
+    if isinstance(autoencoder, TrainedAutoencoder):
         levels, channels = len(autoencoder.train.channels), autoencoder.train.latent_channels
     else:
-        assert autoencoder.weights is not None
         folder = local_weights(autoencoder.weights)
         if folder is None:
             return None
@@ -99,17 +157,24 @@ def _latents(recipe: Recipe) -> Latents | None:
         if (folder / "encoder.safetensors").is_file():  # TAEF2
             levels, channels = 4, 32
         else:
-            config = _read(folder, "config.json", "autoencoder.weights")
-            blocks = config.get("block_out_channels") or config.get("encoder_block_out_channels")
+            config = _read(AutoencoderFile, folder / "config.json", "autoencoder.weights")
+            blocks = config.block_out_channels or config.encoder_block_out_channels
             if not blocks:
                 return None
-            levels, channels = len(blocks), config["latent_channels"]
+            levels, channels = len(blocks), config.latent_channels
     factor = 2 ** (levels - 1)
     return Latents(channels, recipe.images.size_px // factor, factor)
 
 
-def _read(folder: Path, name: str, setting: str) -> dict[str, Any]:
+def _read(kind: type[File], path: Path, setting: str) -> File:
     try:
-        return dict(json.loads((folder / name).read_text()))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{setting}: {folder / name} cannot be read ({error}): give a diffusers folder") from error
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise OSError("no file")
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        problem = str(error)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        problem = f"{where!a}: {first['msg']}" if where else first["msg"]
+    raise WeightsError(f"{setting}: {path} cannot be read ({problem}): give a diffusers folder")

@@ -5,18 +5,19 @@ Loads no Prefect and no torch, so that what cannot be is refused at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.artifact import Artifact
-from storage.index import Index
-from storage.sources import Listing, Source, SourceError, class_order, stat_hash, take_subset
+from storage.artifact import Artifact, Damaged, NotDone
+from storage.index import INDEX, Index
+from storage.sources import Listing, Source, SourceError, changed_images, class_order, stat_hash, take_subset
 from tasks.inputs.sources import open_data
-from tasks.inputs.stores import INDEX
-from tasks.recipe.settings import DataConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import DataConfig
 
 VERSION = 2  # of the stage shard
 
@@ -80,13 +81,28 @@ def check_source(recipe: Recipe, root: Path) -> tuple[str, ...]:
 
 
 def _training_counts(artifact: Artifact, source: Source, data: DataConfig) -> dict[str, int]:
-    """Training images per class: of the index, if the source is as it was then, else as listed."""
-    if artifact.holds(INDEX, source.fingerprint()):
+    """Training images per class: of the index, if it and the source are as they were then, else as listed."""
+    if artifact.holds(INDEX, source.fingerprint()) and artifact.reads_back(INDEX):
         return Index.read(artifact.path / INDEX).counts("train")
     listing = split_listing(source, data)
     names = listing.images["class"].filter(pc.equal(listing.images["split"], "train"))
     counted = {row["values"]: row["counts"] for row in names.value_counts().to_pylist()}
     return {name: counted.get(name, 0) for name in classes_of(listing)}
+
+
+def changed_sources(artifact: Artifact, tell: Callable[[int, int], None]) -> Iterator[str]:
+    """A line for each image of a finished shard artifact that is gone or has other bytes than when it was indexed.
+
+    The source is opened anew and read whole; `tell` gets (done, total).
+    """
+    data = DataConfig.model_validate(artifact.config)
+    try:
+        artifact.check(INDEX)
+        table = Index.read(artifact.path / INDEX).table
+        for image in changed_images(open_data(data, artifact.path / "unpacked"), table, tell):
+            yield f"changed: {artifact}, image {image}"
+    except (NotDone, Damaged, SourceError) as error:
+        yield f"not compared: {artifact}: {error}"
 
 
 def classes_of(listing: Listing) -> tuple[str, ...]:

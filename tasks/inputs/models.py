@@ -1,89 +1,84 @@
-"""Models of finished artifacts, loaded once per worker process.
+"""Models of finished artifacts, read, compared with their checksums, and loaded once per worker process.
 
 A model's artifact holds either the weights themselves or `weights.json`, the name and hashes of weights elsewhere.
+What a unit's inputs name by hash is therefore what the unit was made from.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from storage.artifact import Artifact
 from storage.errors import UserError
-from storage.files import hash_file, list_files
+from storage.record import damaged_files
+from tasks.inputs.given import MODEL, check_unchanged, drop_mark
 from tasks.recipe.settings import DecodeConfig
 
-MODEL = "model"
 PRECISION = "precision.json"
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".json")
+ELSEWHERE = "weights.json"
 
 
-class WeightsError(UserError, ValueError):
-    """Weights are missing or do not fit; the message names them and the remedy."""
-
-
-def local_weights(weights: str) -> Path | None:
-    """The folder or file of weights that are on this machine, None for a hub name.
-
-    Raises WeightsError for something that looks like a path and is not there.
-    """
-    path = Path(weights).expanduser()
-    if path.exists():
-        return path
-    if weights.startswith(("/", ".", "~")) or weights.count("/") != 1:
-        raise WeightsError(f"weights {weights!r}: no such folder; give a diffusers folder or a hub name OWNER/NAME")
-    return None
-
-
-def describe_weights(weights: str) -> dict[str, Any]:
-    """What identifies weights: hashes of a local folder's or file's content, else the hub name. Raises WeightsError."""
-    path = local_weights(weights)
-    if path is None:
-        return {"weights": weights, "files": {}}
-    if path.is_file():
-        return {"weights": weights, "files": {path.name: hash_file(path)}}
-    files = [f for f in list_files(path) if f.suffix in WEIGHT_SUFFIXES]
-    return {"weights": weights, "files": {f.relative_to(path).as_posix(): hash_file(f) for f in files}}
+class DamagedModel(UserError, RuntimeError):
+    """A finished model is not as it was written; the message names the file."""
 
 
 def load_autoencoder(artifact: Artifact) -> Any:
     """The autoencoder of an autoencoder artifact, in float32."""
-    return _autoencoder(str(artifact.path / MODEL), artifact.content())
+    return _autoencoder(str(artifact.path), artifact.content())
 
 
 def load_encoder(artifact: Artifact) -> Any:
     """The autoencoder of an autoencoder artifact, in the floating-point type that was chosen for encoding."""
-    return _encoder(str(artifact.path / MODEL), artifact.content())
+    return _encoder(str(artifact.path), artifact.content())
 
 
 def load_classifier(artifact: Artifact) -> Any:
-    """The classifier of a teacher artifact."""
-    return _classifier(str(artifact.path / MODEL), artifact.content())
+    """The classifier of an artifact of the stage teacher or train."""
+    return _classifier(str(artifact.path), artifact.content())
 
 
 def load_prior(artifact: Artifact, decode: DecodeConfig, class_names: tuple[str, ...]) -> Any:
     """The diffusion prior of a prior artifact, conditioned on the recipe's classes."""
-    return _prior(str(artifact.path / MODEL), artifact.content(), class_names, decode.prompt, decode.negative_prompt)
+    return _prior(str(artifact.path), artifact.content(), class_names, decode.prompt, decode.negative_prompt)
+
+
+def read_model(artifact: Artifact) -> Path:
+    """The folder of an artifact's model, every file of which was just read and is as it was written.
+
+    Raises DamagedModel otherwise; the artifact then counts as not done.
+    """
+    mark = artifact.mark(MODEL)
+    damaged = damaged_files(artifact.path, mark, deep=True) if mark else [MODEL]
+    if damaged:
+        with suppress(OSError):  # of a root that cannot be written
+            drop_mark(artifact)
+        raise DamagedModel(
+            f"{artifact.path / damaged[0]} is not as it was written: run the recipe to make {artifact} anew "
+            "(`ddoq verify` looks for more damage)"
+        )
+    return artifact.path / MODEL
 
 
 @lru_cache(maxsize=2)
 def _autoencoder(folder: str, content: str) -> Any:
     from ddoq_core.encode.autoencoder import load_autoencoder as load
 
-    elsewhere = Path(folder) / "weights.json"
-    if not elsewhere.exists():
-        return load(folder)
-    told = json.loads(elsewhere.read_text())
-    return load(told["weights"], told["subfolder"])
+    artifact = Artifact.open(Path(folder))
+    model = read_model(artifact)
+    told = _told_elsewhere(artifact, model)
+    return load(model) if told is None else load(told["weights"], told["subfolder"])
 
 
 @lru_cache(maxsize=2)
 def _encoder(folder: str, content: str) -> Any:
     import torch
 
-    dtype = getattr(torch, json.loads((Path(folder) / PRECISION).read_text())["precision"])
+    chosen = json.loads((read_model(Artifact.open(Path(folder))) / PRECISION).read_text())
+    dtype = getattr(torch, chosen["precision"])
     model = _autoencoder(folder, content)
     return (model if dtype == model.dtype else model.at_precision(dtype)).compiled()
 
@@ -92,18 +87,28 @@ def _encoder(folder: str, content: str) -> Any:
 def _classifier(folder: str, content: str) -> Any:
     from ddoq_core.train.networks import load_classifier as load
 
-    return load(Path(folder))
+    return load(read_model(Artifact.open(Path(folder))))
 
 
 @lru_cache(maxsize=2)
 def _prior(folder: str, content: str, class_names: tuple[str, ...], prompt: str, negative_prompt: str) -> Any:
-    elsewhere = Path(folder) / "weights.json"
-    if not elsewhere.exists():
+    artifact = Artifact.open(Path(folder))
+    model = read_model(artifact)
+    told = _told_elsewhere(artifact, model)
+    if told is None:
         from ddoq_core.decode.training import load_trained_prior
 
-        return load_trained_prior(Path(folder))
-    told = json.loads(elsewhere.read_text())
+        return load_trained_prior(model)
     return load_given_prior(told["kind"], told["weights"], class_names, prompt, negative_prompt)
+
+
+def _told_elsewhere(artifact: Artifact, model: Path) -> dict[str, Any] | None:
+    """What is said of weights elsewhere, which are as they were; None where the model is the artifact's own."""
+    if not (model / ELSEWHERE).exists():
+        return None
+    told: dict[str, Any] = json.loads((model / ELSEWHERE).read_text())
+    check_unchanged(artifact, told)
+    return told
 
 
 def load_given_prior(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from storage.artifact import Artifact
-from storage.files import write_json
-from tasks.recipe.settings import Method, Recipe
+from storage.files import read_checked, write_checked
+from tasks.recipe.recipe import Method, Recipe
 
 RUN = "run"
 
@@ -37,7 +37,7 @@ class KeptRun(BaseModel):
 def keep_run(folder: Path, recipe: Recipe, artifacts: Mapping[str, Artifact], name: str = RUN) -> None:
     """Write `<folder>/<name>.json`, whole or not at all."""
     kept = KeptRun(recipe=recipe, artifacts={key: str(artifact) for key, artifact in artifacts.items()})
-    write_json(folder / f"{name}.json", kept.model_dump(mode="json"))
+    write_checked(folder / f"{name}.json", kept.model_dump(mode="json"))
 
 
 def kept_run(folder: Path) -> KeptRun | None:
@@ -50,8 +50,17 @@ def kept_runs(root: Path) -> Iterator[KeptRun]:
     return (kept for path in sorted(root.glob("*/*.json")) if (kept := _read(path)))
 
 
+def damaged_runs(root: Path) -> Iterator[str]:
+    """A line for each kept run of a root that is gone or not as it was written."""
+    for folder in sorted({link.parent for link in root.glob("*/*") if link.is_symlink()}):
+        expected = {folder / f"{RUN}.json"} if (folder / "report").is_symlink() else set()
+        for path in sorted(expected | {folder / f"{RUN}.json", *folder.glob("compare-*.json")}):
+            if (path in expected or path.exists()) and _read(path) is None:
+                yield f"damaged: {folder.name}, file {path.name}"
+
+
 def _read(path: Path) -> KeptRun | None:
     try:
-        return KeptRun.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return KeptRun.model_validate(read_checked(path))
+    except (OSError, ValueError):
         return None

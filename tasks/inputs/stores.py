@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,24 @@ from numpy.typing import NDArray
 
 from storage.artifact import Artifact
 from storage.files import sha256_of
-from storage.index import Index
+from storage.index import INDEX, Index
 from storage.zarr_store import BLOCK_IMAGES, ClassStore, LatentStore, block_names
+from tasks.inputs.distilled import Distilled
 from tasks.recipe.settings import Weighting
 
-INDEX = "index"
 LATENTS, PROTOTYPES, IMAGES, LABELS, SAMPLES = (
     f"{name}.zarr" for name in ("latents", "prototypes", "images", "labels", "samples")
 )
 
+MEASURES = ("w2", "n_eff", "gradient")  # facts of a measure artifact's record
+MOST_CLASSES = 20  # measured, sampled and shown, the first of the data set
+
 
 def indexed(shard: Artifact) -> tuple[Artifact, Index]:
-    """A finished shard artifact under its identity, the index's content, and the index."""
-    index = _index(shard.path / INDEX, shard.content())
+    """A finished shard artifact under its identity, the index's content, and the index. Raises NotDone or Damaged."""
+    content = shard.content()
+    shard.check(INDEX)
+    index = _index(shard.path / INDEX, content)
     return shard.known_as(index.identity), index
 
 
@@ -41,27 +45,27 @@ def index_of(artifact: Artifact) -> Index:
 
 def latents_of(encode: Artifact) -> LatentStore:
     """The store of an encode artifact."""
-    return LatentStore(encode.path / LATENTS)
+    return LatentStore(encode.path / LATENTS, encode.check)
 
 
 def prototypes_of(cluster: Artifact) -> ClassStore:
     """The store of a cluster artifact."""
-    return ClassStore(cluster.path / PROTOTYPES)
+    return ClassStore(cluster.path / PROTOTYPES, cluster.check)
 
 
 def images_of(decode: Artifact) -> ClassStore:
     """The store of a decode artifact."""
-    return ClassStore(decode.path / IMAGES)
+    return ClassStore(decode.path / IMAGES, decode.check)
 
 
 def samples_of(sample: Artifact) -> ClassStore:
-    """The store of a sample artifact."""
-    return ClassStore(sample.path / SAMPLES)
+    """The store of a sample artifact, which is made as a whole."""
+    return ClassStore(sample.path / SAMPLES, lambda _: sample.check(SAMPLES))
 
 
 def labels_of(label: Artifact) -> ClassStore:
     """The store of a label artifact, a unit for each block of epochs."""
-    return ClassStore(label.path / LABELS)
+    return ClassStore(label.path / LABELS, label.check)
 
 
 def latent_blocks(index: Index, name: str) -> dict[str, NDArray[np.int64]]:
@@ -75,24 +79,6 @@ def latent_content(encode: Artifact, name: str, num_images: int) -> str:
     """Hash of a class's finished latents, or of what there is of them."""
     marks = [encode.mark(unit) for unit in block_names(name, num_images)]
     return sha256_of([mark.content if mark else None for mark in marks])
-
-
-@dataclass(frozen=True)
-class Distilled:
-    """N pictures in label order, several of one centroid each with its weight.
-
-    images     (N, S, S, 3) uint8
-    labels     (N,) int64
-    centroids  (N,) int64, the number of the prototype within its class
-    weights    (N,) float64, of a class 1 in the mean
-    classes    names in label order
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    centroids: NDArray[np.int64]
-    weights: NDArray[np.float64]
-    classes: tuple[str, ...]
 
 
 def distilled_set(decode: Artifact, weights: Weighting, num_classes: int | None = None) -> Distilled:

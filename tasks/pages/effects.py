@@ -5,7 +5,7 @@ Values of one seed are paired: both have the same noise and the same initial stu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddoq_core.measure.statistics import holm, paired_difference
-from tasks.recipe.matrix import D4M, RANDOM_IMAGES, Cell, Matrix
+from tasks.recipe.cells import D4M, RANDOM_IMAGES, Cell
 
-AXES = ("quantizer", "weights", "weights_in", "pictures")
 SURE = 0.05
 DDOQ = Cell("stream", "sqrt", "loss", "diffusion")  # as the paper has it: one pass of mini-batch k-means
 EXACT = DDOQ._replace(quantizer="exact")
@@ -23,11 +22,14 @@ MEAN = Cell("exact", "uniform", "loss", "diffusion")  # at one image per class, 
 Values = Mapping[Cell, NDArray[np.float64]]  # of each cell, top-1 (seeds,)
 
 
-def effects(values: Values, matrix: Matrix) -> list[dict[str, Any]]:
+def effects(values: Values, levels: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
     """A row per question that these cells can answer: the mean difference in top-1, its interval over the seeds, and p
-    corrected by Holm's method for all questions of this call."""
+    corrected by Holm's method for all questions of this call.
+
+    levels  the values of each axis of a cell, every two of which make a question
+    """
     rows = []
-    for question, pairs in _questions(list(values), matrix):
+    for question, pairs in _questions(list(values), levels):
         a = np.mean([values[left] for left, _ in pairs], axis=0)
         b = np.mean([values[right] for _, right in pairs], axis=0)
         interval, p = paired_difference(a, b)
@@ -37,7 +39,7 @@ def effects(values: Values, matrix: Matrix) -> list[dict[str, Any]]:
     return rows
 
 
-def _questions(cells: list[Cell], matrix: Matrix) -> Iterator[tuple[str, list[tuple[Cell, Cell]]]]:
+def _questions(cells: list[Cell], levels: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, list[tuple[Cell, Cell]]]]:
     """Each question with the pairs of cells that it is put to: the paper's first, then one for every two values of an
     axis, over all cells that differ in it alone."""
     named = {
@@ -52,9 +54,8 @@ def _questions(cells: list[Cell], matrix: Matrix) -> Iterator[tuple[str, list[tu
     for question, pair in named.items():
         if pair[0] in cells and pair[1] in cells:
             yield question, [pair]
-    for axis in AXES:
-        levels = [str(level) for level in getattr(matrix, axis + ("s" if axis == "quantizer" else ""))]
-        for b, a in combinations(levels, 2):
+    for axis, values in levels.items():
+        for b, a in combinations(values, 2):
             pairs = [(cell._replace(**{axis: a}), cell) for cell in cells if getattr(cell, axis) == b]
             pairs = [(left, right) for left, right in pairs if left in cells]
             if pairs:

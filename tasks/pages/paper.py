@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from storage.index import Index
-from tasks.recipe.settings import Recipe
+from tasks.recipe.recipe import Recipe
 
 R18, R101 = "resnet18", "resnet101"
 DDOQ, D4M = "stream-sqrt-diffusion", "stream-d4m-uniform-diffusion"  # cells of tasks.recipe.matrix, by name

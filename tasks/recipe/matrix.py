@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
 from storage.errors import UsageError
-from tasks.recipe.settings import MethodConfig, Recipe, Settings, Weighting
+from tasks.recipe.cells import D4M, RANDOM, RANDOM_IMAGES, Cell
+from tasks.recipe.recipe import MethodConfig, Recipe
+from tasks.recipe.settings import Settings, Weighting
 
 Quantizer = Literal["exact", "stream", "stream-d4m", "clvq", "balanced"]
 Pictures = Literal["diffusion", "autoencoder", "medoid", "random"]
-RANDOM = "random"  # real images at random: no quantiser chooses them, the masses of their cells weigh them
 OWNED = {  # settings of a recipe that a matrix has in their place
     "ipc": "ipc", "seeds": "seeds", "methods": "quantizers", "cluster.method": "quantizers", "weights": "weights",
     "decode.method": "pictures", "train.weights_in": "weights_in",
 }  # fmt: skip
-
-
-class Cell(NamedTuple):
-    """One way to make and to weigh a distilled set."""
-
-    quantizer: str
-    weights: str
-    weights_in: str
-    pictures: str
-
-    @property
-    def name(self) -> str:
-        """Of the method in a recipe, e.g. exact-sqrt-diffusion."""
-        where = [] if self.weights_in == "loss" else [f"by-{self.weights_in}"]
-        return "-".join([self.quantizer, self.weights, *where, *([] if self.is_random else [self.pictures])])
-
-    @property
-    def is_random(self) -> bool:
-        """Whether the pictures are real images at random."""
-        return self.pictures == RANDOM
-
-    def method(self) -> MethodConfig:
-        """As a method of a recipe."""
-        decode: dict[str, Any] = {"method": "medoid" if self.is_random else self.pictures}
-        return MethodConfig(
-            cluster={"method": self.quantizer}, decode=decode, weights=self.weights, weights_in=self.weights_in
-        )
-
-
-D4M = Cell("stream-d4m", "uniform", "loss", "diffusion")
-RANDOM_IMAGES = Cell(RANDOM, "uniform", "loss", RANDOM)
 
 
 class Matrix(Settings):
@@ -91,10 +61,23 @@ class Matrix(Settings):
                     for where in self.weights_in if weights != "uniform" else ("loss",):
                         yield Cell(quantizer, str(weights), where, pictures)
 
+    @property
+    def levels(self) -> dict[str, list[str]]:
+        """The values of each axis of a cell."""
+        axes = {"quantizer": self.quantizers, "weights": self.weights, "weights_in": self.weights_in}
+        return {axis: [str(level) for level in found] for axis, found in {**axes, "pictures": self.pictures}.items()}
+
     def recipe(self, recipe: Recipe, ipc: int) -> Recipe:
         """The recipe with the cells at this many images per class as its methods."""
-        methods = {name: cell.method().model_dump() for name, cell in self.cells(ipc).items()}
+        methods = {name: _method_of(cell).model_dump() for name, cell in self.cells(ipc).items()}
         return recipe.with_changes({"ipc": ipc, "seeds": self.seeds, "methods": methods})
+
+
+def _method_of(cell: Cell) -> MethodConfig:
+    decode: dict[str, Any] = {"method": "medoid" if cell.is_random else cell.pictures}
+    return MethodConfig(
+        cluster={"method": cell.quantizer}, decode=decode, weights=cell.weights, weights_in=cell.weights_in
+    )
 
 
 def check_changes(changes: Iterable[str]) -> None:

@@ -11,7 +11,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ddoq_core.train.protocol import Augmentation, Protocol, WeightsIn
-from tasks.recipe.settings import ProtocolName, Recipe, TrainConfig
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import ProtocolName, TrainConfig
 
 
 def fkd(ipc: int, num_classes: int) -> Protocol:

@@ -1,14 +1,25 @@
 """Settings: one frozen model per stage, and the recipe that holds them. Knows no stage's code and loads no torch.
 
 Everything in a stage's model changes its result and so goes into its digest; batch sizes that only change the
-speed, devices and workers are not here. A recipe is one entry of prefect.yaml and the parameter of every flow.
+speed, devices and workers are not here.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+import string
+import unicodedata
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
 from ddoq_core.train.protocol import Augmentation, Labels, Optimizer, Schedule, WeightsIn
 
@@ -21,7 +32,61 @@ Subset = Literal[
     "imagenette", "imagewoof", "imagenet100", "imageidc", "imagemeow", "imagesquawk", "imagefruit", "imageyellow"
 ]
 ProtocolName = Literal["fkd", "rded", "hard", "quick"]
-Weighting = Literal["uniform", "sqrt", "mass", "sqrt-paper"] | Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Weighting = Literal["uniform", "sqrt", "mass", "sqrt-paper"] | Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+
+
+def _printable(text: str) -> str:
+    """The text. Raises ValueError for one that no terminal, file system or JSON file could take as it is."""
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        raise ValueError("control characters, or bytes that are no text: write it without")
+    return text
+
+
+def each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values. Raises ValueError where one stands twice."""
+    if len(set(values)) < len(values):
+        raise ValueError("name each value once")
+    return values
+
+
+def _check_prompt(prompt: str) -> str:
+    """The prompt. Raises ValueError for one with anything but {name} in braces."""
+    try:
+        fields = [parts[1:] for parts in string.Formatter().parse(prompt) if parts[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"{error}: write a prompt like 'a photo of {{name}}'") from error
+    if any(field != ("name", "", None) for field in fields):
+        raise ValueError("of what stands in braces there is {name} alone: write a prompt like 'a photo of {name}'")
+    return prompt
+
+
+# Bounds are far above what anybody trains with: beyond them lie typing errors, and numbers that no machine holds.
+Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable)]  # a name or a path
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(gt=0, le=10**7)]
+Side = Annotated[int, Field(gt=0, le=4096)]
+Width = Annotated[int, Field(gt=0, le=8192)]
+Rate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Scale = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
+Architecture = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
+
+
+GIVEN, TRAINED = "[given]", "[trained]"  # in brackets, as flows.catalogue leaves out of messages
+
+
+def _either(found: Any, first: str, second: str, *, kind_of_second: str | None = None) -> str | None:
+    """Which of two kinds of settings these are, by the one field of the two that is set; None where that is not one.
+
+    kind_of_second  what `kind` must be, or be unset, if and only if the second field is set
+    """
+    values = found if isinstance(found, dict) else vars(found) if isinstance(found, Settings) else {}
+    is_first, is_second = (values.get(name) is not None for name in (first, second))
+    if is_first == is_second:
+        return None
+    if kind_of_second and (values.get("kind", kind_of_second) == kind_of_second) != is_second:
+        return None
+    return GIVEN if is_first else TRAINED
 
 
 class Settings(BaseModel):
@@ -34,21 +99,21 @@ class DataConfig(Settings):
     """Where the real images come from (stage shard)."""
 
     source: Literal["digits", "folder", "tar", "webdataset", "parquet", "cifar10", "imagenette"] = "folder"
-    path: str | None = Field(
+    path: Text | None = Field(
         None,
         description="a folder; for tar, webdataset and parquet also a file, a pattern or a range like a-{00..46}.tar",
     )
-    val_path: str | None = Field(
+    val_path: Text | None = Field(
         None, description="the validation images, of the same kind, where they are not with the others"
     )
-    val_labels: str | None = Field(
+    val_labels: Text | None = Field(
         None,
         description="ILSVRC's ground truth for a flat val_path: the devkit's folder or archive, Kaggle's "
         "LOC_val_solution.csv, or a text file of WordNet ids",
     )
     subset: Subset | None = Field(None, description="take the classes of this subset of ImageNet-1K alone")
     val_fraction: float = Field(0.25, gt=0, lt=1, description="share held out per class, where the source has no val")
-    split_seed: int = 0
+    split_seed: int = Field(0, ge=0, lt=2**32)
     max_pixels: PositiveInt = Field(178_956_970, le=178_956_970, description="larger images are refused")
     max_refused: float = Field(0.01, ge=0, le=1, description="fail if a larger share of the images cannot be shown")
 
@@ -64,11 +129,11 @@ class DataConfig(Settings):
 class ImageConfig(Settings):
     """How every image is brought to size, antialiased."""
 
-    size_px: PositiveInt = Field(256, description="side of the images that are encoded")
+    size_px: Side = Field(256, description="side of the images that are encoded")
     resize: Literal["crop", "squash"] = Field(
         "crop", description="the short side and the centre, or squash as D4M does"
     )
-    train_px: PositiveInt | None = Field(None, description="side for teacher, students and evaluation; size_px if none")
+    train_px: Side | None = Field(None, description="side for teacher, students and evaluation; size_px if none")
 
     @property
     def for_encoding(self) -> ImageConfig:
@@ -84,51 +149,68 @@ class ImageConfig(Settings):
 class AutoencoderTraining(Settings):
     """A small diffusers AutoencoderKL trained on the training images."""
 
-    channels: tuple[PositiveInt, ...] = (32, 32, 32)
-    latent_channels: PositiveInt = 4
-    num_steps: PositiveInt = 600
-    batch_size: PositiveInt = 32
-    learning_rate: float = 2e-3
-    kl_weight: float = 1e-6
-    seed: int = 0
+    channels: tuple[Annotated[Width, Field(multiple_of=8)], ...] = Field((32, 32, 32), min_length=1, max_length=8)
+    latent_channels: Width = 4
+    num_steps: Count = 600
+    batch_size: Count = 32
+    learning_rate: Rate = 2e-3
+    kl_weight: Scale = 1e-6
+    seed: Seed = 0
 
 
-class AutoencoderConfig(Settings):
-    """Weights to load (AutoencoderKL, AutoencoderTiny, TAEF2), or how to train one."""
-
-    weights: str | None = Field(None, description="a diffusers folder or hub name, or a folder of TAEF2's two files")
-    subfolder: str | None = Field(None, description="'vae' for the autoencoder inside a pipeline folder")
-    train: AutoencoderTraining | None = None
+class _Autoencoder(Settings):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of encoding; auto: the device's fastest whose latents are within 2 % of float32's"
     )
 
-    @model_validator(mode="after")
-    def _one_of(self) -> AutoencoderConfig:
-        if (self.weights is None) == (self.train is None):
-            raise ValueError("an autoencoder has either `weights` (a diffusers folder or hub name) or `train`")
-        return self
+
+class GivenAutoencoder(_Autoencoder):
+    """Weights to load: AutoencoderKL, AutoencoderTiny, TAEF2."""
+
+    weights: Text = Field(description="a diffusers folder or hub name, or a folder of TAEF2's two files")
+    subfolder: Text | None = Field(None, description="'vae' for the autoencoder inside a pipeline folder")
+    train: None = None
+
+
+class TrainedAutoencoder(_Autoencoder):
+    """How the recipe trains one of its own."""
+
+    weights: None = None
+    subfolder: None = None
+    train: AutoencoderTraining
+
+
+AutoencoderConfig = Annotated[
+    Annotated[GivenAutoencoder, Tag(GIVEN)] | Annotated[TrainedAutoencoder, Tag(TRAINED)],
+    Discriminator(
+        lambda found: _either(found, "weights", "train"),
+        custom_error_type="either",
+        custom_error_message="an autoencoder has either `weights` (a diffusers folder or hub name) or `train`",
+    ),
+]
 
 
 class EncodeConfig(Settings):
     """What is taken from the autoencoder's posterior."""
 
     posterior: Literal["mean", "sample"] = Field("mean", description="a seeded sample is what D4M encodes")
-    seed: int = 0
+    seed: Seed = 0
 
 
 class TeacherConfig(Settings):
     """The network whose soft labels the students learn from."""
 
-    architecture: str = "resnet18"
-    weights: str | None = Field(None, description="'pretrained' (timm's), a checkpoint file, or nothing: train it here")
-    num_epochs: PositiveInt = 16
-    batch_size: PositiveInt = 64
-    learning_rate: float = 4e-3
-    weight_decay: float = 0.01
+    architecture: Architecture = "resnet18"
+    weights: Text | None = Field(
+        None, description="'pretrained' (timm's), a checkpoint file, or nothing: train it here"
+    )
+    num_epochs: Count = 16
+    batch_size: Count = 64
+    learning_rate: Rate = 4e-3
+    weight_decay: Decay = 0.01
     augmentation: Augmentation = Augmentation()
-    seed: int = 0
-    min_gain: float = Field(
+    seed: Seed = 0
+    min_gain: Scale = Field(
         3.0, description="refuse a teacher whose top-1 is less than this many times chance, or than (1 + chance) / 2"
     )
 
@@ -136,43 +218,52 @@ class TeacherConfig(Settings):
 class PriorTraining(Settings):
     """A small latent DiT trained on the latents (arXiv 2212.09748), with classifier-free guidance."""
 
-    num_layers: PositiveInt = 4
-    num_heads: PositiveInt = 4
-    head_dim: PositiveInt = 32
-    patch_size: PositiveInt = 2
-    num_steps: PositiveInt = 1500
-    batch_size: PositiveInt = 64
-    learning_rate: float = 2e-3
+    num_layers: PositiveInt = Field(4, le=1000)
+    num_heads: PositiveInt = Field(4, le=1000)
+    head_dim: PositiveInt = Field(32, le=1024)
+    patch_size: Side = 2
+    num_steps: Count = 1500
+    batch_size: Count = 64
+    learning_rate: Rate = 2e-3
     label_dropout: float = Field(0.1, ge=0, lt=1)
     schedule: Literal["scaled_linear", "cosine"] = "scaled_linear"
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
-    min_snr_gamma: float | None = Field(None, gt=0, description="min-SNR weighting (arXiv 2303.09556), usually 5")
-    seed: int = 0
+    min_snr_gamma: Rate | None = Field(None, description="min-SNR weighting (arXiv 2303.09556), usually 5")
+    seed: Seed = 0
 
 
-class PriorConfig(Settings):
-    """The diffusion model that decoding goes through: weights to load, or how to train one."""
+class GivenPrior(Settings):
+    """A diffusion model to load, that decoding goes through."""
 
-    kind: Literal["trained", "dit", "stable-diffusion"] = "trained"
-    weights: str | None = Field(None, description="diffusers pipeline folder or hub name, for dit and stable-diffusion")
-    train: PriorTraining | None = None
+    kind: Literal["dit", "stable-diffusion"]
+    weights: Text = Field(description="a diffusers pipeline's folder or hub name")
+    train: None = None
 
-    @model_validator(mode="after")
-    def _one_of(self) -> PriorConfig:
-        if self.kind == "trained" and (self.train is None or self.weights):
-            raise ValueError("a prior of kind 'trained' has `train` and no `weights`")
-        if self.kind != "trained" and (self.weights is None or self.train):
-            raise ValueError(
-                f"a prior of kind {self.kind!r} has `weights` (a diffusers folder or hub name), no `train`"
-            )
-        return self
+
+class TrainedPrior(Settings):
+    """How the recipe trains a diffusion model of its own."""
+
+    kind: Literal["trained"] = "trained"
+    weights: None = None
+    train: PriorTraining
+
+
+PriorConfig = Annotated[
+    Annotated[GivenPrior, Tag(GIVEN)] | Annotated[TrainedPrior, Tag(TRAINED)],
+    Discriminator(
+        lambda found: _either(found, "weights", "train", kind_of_second="trained"),
+        custom_error_type="either",
+        custom_error_message="a prior of kind 'trained' has `train` and no `weights`; one of kind 'dit' or "
+        "'stable-diffusion' has `weights` (a diffusers folder or hub name) and no `train`",
+    ),
+]
 
 
 class ClusterConfig(Settings):
     """How the K prototypes of a class are found."""
 
     method: Literal["exact", "stream", "stream-d4m", "clvq", "balanced", "random"] = "exact"
-    num_starts: PositiveInt = 10
+    num_starts: PositiveInt = Field(10, le=10_000)
 
     @property
     def has_starts(self) -> bool:
@@ -191,13 +282,13 @@ class DecodeConfig(Settings):
         description="share of the noise schedule that the centroid is noised to; if none, to the signal-to-noise ratio "
         "of 0.7 on Stable Diffusion's schedule, as D4M",
     )
-    guidance_scale: float = Field(8.0, ge=0)
-    num_steps: PositiveInt = 50
+    guidance_scale: Scale = 8.0
+    num_steps: PositiveInt = Field(50, le=1000)
     sampler: Literal["given", "ddim", "ddpm"] = Field("given", description="the prior's own, or another")
     inversion: bool = Field(False, description="the centroid's own noise by DDIM inversion, as D3HR; needs ddim")
-    centroid_guidance: float = Field(0.0, ge=0, description="pull towards the centroid, as MGD3; needs ddim or ddpm")
-    num_draws: PositiveInt = Field(1, description="pictures per centroid, each with the centroid's weight")
-    prompt: str = Field(
+    centroid_guidance: Scale = Field(0.0, description="pull towards the centroid, as MGD3; needs ddim or ddpm")
+    num_draws: PositiveInt = Field(1, le=1000, description="pictures per centroid, each with the centroid's weight")
+    prompt: Annotated[str, AfterValidator(_check_prompt)] = Field(
         "{name}", description="stable-diffusion: the class prompt; {name} is its name, of ImageNet its class line"
     )
     negative_prompt: str = "cartoon, anime, painting"
@@ -220,117 +311,23 @@ class DecodeConfig(Settings):
 class TrainConfig(Settings):
     """The one protocol under which every method's students are trained, and what the recipe changes in it."""
 
-    architectures: tuple[str, ...] = ("resnet18",)
-    protocol: ProtocolName = Field("fkd", description="a preset of tasks/protocols.py; what is set below comes first")
+    architectures: Annotated[tuple[Architecture, ...], AfterValidator(each_once)] = Field(("resnet18",), min_length=1)
+    protocol: ProtocolName = Field(
+        "fkd", description="a preset of tasks/recipe/protocols.py; what is set below goes first"
+    )
     labels: Labels | None = Field(
         None, description="the teacher's in the training step, the teacher's from the stage label, or the classes"
     )
-    label_top_k: PositiveInt | None = Field(None, description="of stored labels, keep this many logits per picture")
+    label_top_k: Count | None = Field(None, description="of stored labels, keep this many logits per picture")
     weights_in: WeightsIn | None = Field(
         None, description="weights multiply the loss, or are the probabilities by which an epoch's pictures are drawn"
     )
-    num_epochs: PositiveInt | None = None
-    batch_size: PositiveInt | None = None
+    num_epochs: Count | None = None
+    batch_size: Count | None = None
     optimizer: Optimizer | None = None
-    learning_rate: float | None = Field(None, gt=0)
+    learning_rate: Rate | None = None
     momentum: float | None = Field(None, ge=0, lt=1)
-    weight_decay: float | None = Field(None, ge=0)
+    weight_decay: Decay | None = None
     schedule: Schedule | None = None
-    temperature: float | None = Field(None, gt=0)
+    temperature: float | None = Field(None, ge=1e-3, le=1e6)
     augmentation: Augmentation | None = Field(None, description="instead of the protocol's, as a whole")
-
-
-class MethodConfig(Settings):
-    """A row of the results: what it changes in the recipe's own cluster, decode and weights."""
-
-    cluster: dict[str, Any] = {}
-    decode: dict[str, Any] = {}
-    weights: Weighting | None = None
-    weights_in: WeightsIn | None = Field(None, description="instead of the protocol's, to compare what weights do")
-
-
-class Method(NamedTuple):
-    """The complete settings of one method."""
-
-    cluster: ClusterConfig
-    decode: DecodeConfig
-    weights: Weighting
-    weights_in: WeightsIn | None
-
-
-class Recipe(Settings):
-    """A whole distillation."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    claim: str = ""
-    ipc: PositiveInt = Field(10, description="images per class")
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
-    redistil: bool = Field(False, description="each seed draws prototypes and pictures anew, not only students")
-    data: DataConfig
-    images: ImageConfig = ImageConfig()
-    autoencoder: AutoencoderConfig
-    encode: EncodeConfig = EncodeConfig()
-    teacher: TeacherConfig = TeacherConfig()
-    prior: PriorConfig
-    cluster: ClusterConfig = ClusterConfig()
-    decode: DecodeConfig = DecodeConfig()
-    weights: Weighting = "sqrt"
-    train: TrainConfig = TrainConfig()
-    methods: dict[str, MethodConfig] = {"ddoq": MethodConfig()}
-
-    @field_validator("name")
-    @classmethod
-    def _not_a_stage(cls, name: str) -> str:
-        if name in (*STAGES, COMPARE):
-            raise ValueError(f"a recipe cannot be called {name!r}, which is a stage")
-        return name
-
-    @model_validator(mode="after")
-    def _methods_are_valid(self) -> Recipe:
-        for method in self.methods:
-            self.settings_of(method)
-        return self
-
-    def settings_of(self, method: str) -> Method:
-        """The complete settings of one method."""
-        change = self.methods[method]
-        cluster = ClusterConfig.model_validate({**self.cluster.model_dump(), **change.cluster})
-        decode = DecodeConfig.model_validate({**self.decode.model_dump(), **change.decode})
-        weights = self.weights if change.weights is None else change.weights
-        return Method(cluster, decode, weights, change.weights_in)
-
-    def identity(self) -> dict[str, Any]:
-        """All that changes a result: not the prose."""
-        return self.model_dump(mode="json", exclude={"claim"})
-
-    def draw_of(self, seed: int) -> int:
-        """The seed that draws the prototypes and pictures of a student's seed."""
-        return seed if self.redistil else self.seeds[0]
-
-    @property
-    def through_prior(self) -> list[str]:
-        """The methods that decode through the prior."""
-        return [method for method in self.methods if self.settings_of(method).decode.method == "diffusion"]
-
-    def num_pictures(self, method: str) -> int:
-        """Distilled pictures of a class: one for each centroid, or as many as are drawn from it."""
-        decode = self.settings_of(method).decode
-        return self.ipc * (decode.num_draws if decode.method == "diffusion" else 1)
-
-    def with_changes(self, changes: dict[str, Any]) -> Recipe:
-        """A copy with dotted settings replaced, e.g. {"decode.strength": 0.4}; raises KeyError for unknown names."""
-        tree = self.model_dump()
-        for dotted, value in changes.items():
-            _replace(tree, dotted, value)
-        return Recipe.model_validate(tree)
-
-
-def _replace(tree: dict[str, Any], dotted: str, value: Any) -> None:
-    *path, last = dotted.split(".")
-    place: Any = tree
-    for name in path:
-        place = place.get(name) if isinstance(place, dict) else None
-    if not isinstance(place, dict) or (last not in place and path != ["methods"]):
-        known = ", ".join(sorted(place)) if isinstance(place, dict) else "none, set what is above it as a whole"
-        raise KeyError(f"there is no setting {dotted!r}; here there are: {known}")
-    place[last] = value

@@ -31,7 +31,7 @@ from rich.table import Table
 from flows.catalogue import load_recipe
 from flows.server import prefect_server
 from storage.cores import num_cores
-from tasks.recipe.settings import Recipe
+from tasks.recipe.recipe import Recipe
 from tests.bench.d4m_encode import in_a_process_of_its_own, save_small_autoencoder
 from tests.bench.latents import IMAGENETTE, SHARED, members
 

@@ -62,9 +62,9 @@ def through_the_stage(root: Path, num_classes: int, num_points: int, console: Co
 
 def _write_ancestors(root: Path, recipe: Any, num_classes: int) -> Artifact:
     """A finished shard and autoencoder artifact, and the encode artifact that is to be filled."""
+    from storage.index import INDEX
     from tasks import autoencoder, encode
     from tasks.inputs.data import shard_artifact
-    from tasks.inputs.stores import INDEX
 
     names = [f"n{c:08d}" for c in range(num_classes)]
     listing = ListingBuilder()

@@ -11,7 +11,8 @@ from prefect.flows import load_flow_from_entrypoint
 
 from flows.catalogue import OURS, load_recipe, recipes
 from storage.errors import UsageError
-from tasks.recipe.settings import COMPARE, STAGES, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import COMPARE, STAGES
 from tests.flows.conftest import REPOSITORY
 
 KNOWN = {"name", "description", "entrypoint", "flow_name", "parameters", "tags", "version", "schedules", "work_pool"}
@@ -46,6 +47,13 @@ def test_recipe_is_valid(name: str) -> None:
 
 @pytest.mark.parametrize("stage", [*STAGES, COMPARE])
 def test_every_recipe_deploys_the_stage(stage: str) -> None:
+    file = "compare" if stage == COMPARE else "distill"
+    missing = [
+        f'  - {{name: {name}, entrypoint: "flows/{file}.py:{stage}", work_pool: *pool, parameters: *{name}}}'
+        for name in RECIPES
+        if (stage, name) not in DEPLOYMENTS
+    ]
+    assert not missing, "prefect.yaml lacks:\n" + "\n".join(missing)
     assert {name for flow, name in DEPLOYMENTS if flow == stage} == set(RECIPES)
     for name in RECIPES:
         whole, alone = DEPLOYMENTS["distill", name], DEPLOYMENTS[stage, name]

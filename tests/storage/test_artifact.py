@@ -13,9 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from storage.artifact import Artifact, NotDone
+from storage.artifact import Artifact, Damaged, NotDone
 from storage.clock import Clock
-from storage.files import hash_file, list_files, sha256_of, whole_folder, write_json, write_whole
+from storage.files import (
+    hash_file,
+    list_files,
+    read_checked,
+    sha256_of,
+    whole_folder,
+    write_checked,
+    write_json,
+    write_whole,
+)
+from storage.frame import is_artifact
+from storage.inspection import unchecked_files, verify_folder
 
 
 def write_unit(artifact: Artifact, unit: str, data: bytes = b"numbers", inputs: str = "in") -> Path:
@@ -60,6 +71,41 @@ def test_whatever_changes_the_result_changes_the_digest(tmp_path: Path) -> None:
         Artifact(tmp_path, "decode", 1, {"a": 1}, {"encode": parent}),
     ]
     assert len({a.digest for a in made}) == len(made)
+
+
+def test_a_folder_is_opened_with_all_that_it_was_made_from(tmp_path: Path) -> None:
+    shard = Artifact(tmp_path, "shard", 2, {"path": "data"})
+    write_unit(shard, "index")
+    shard.finish(["index"])
+    encode = Artifact(tmp_path, "encode", 3, {"size_px": 8}, {"shard": shard.known_as("by-content")})
+    write_unit(encode, "a")
+    cluster = Artifact(tmp_path, "cluster", 1, {"k": 2}, {"encode": encode})
+    write_unit(cluster, "a")
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "prototypes").symlink_to(cluster.path)
+    found = Artifact.open(tmp_path / "digits" / "prototypes")
+    assert (str(found), found.root, found.version, found.config) == (str(cluster), tmp_path, 1, {"k": 2})
+    assert [str(a) for a in found.ancestors()] == [str(encode), str(shard)]
+    assert found.ancestor("shard").record() == shard.record()
+    with pytest.raises(LookupError, match="from no artifact of the stage prior"):
+        found.ancestor("prior")
+
+
+@pytest.mark.parametrize("plan", [None, "", "[]", '{"stage": "encode"}', "of another"])
+def test_a_folder_without_its_own_plan_is_no_artifact(plan: str | None, tmp_path: Path) -> None:
+    artifact = Artifact(tmp_path, "encode", 1, {})
+    write_unit(artifact, "a")
+    at = artifact.path / "plan.json"
+    if plan == "of another":
+        other = Artifact(tmp_path, "encode", 2, {})
+        write_unit(other, "a")
+        shutil.copy(other.path / "plan.json", at)
+    elif plan is None:
+        at.unlink()
+    else:
+        at.write_text(plan)
+    with pytest.raises(NotDone, match=r"is no artifact's folder: give one like runs/digits/encode"):
+        Artifact.open(artifact.path)
 
 
 def test_a_grandparent_changes_the_digest(tmp_path: Path) -> None:
@@ -314,3 +360,104 @@ def test_hashes_are_those_of_the_standard_tools(tmp_path: Path) -> None:
     abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert hash_file(tmp_path / "abc") == abc
     assert sha256_of({"b": 1, "a": [True]}) == sha256_of(json.loads('{ "a" : [true], "b" : 1 }'))
+
+
+# --- what is said of itself ------------------------------------------------------------------------------
+
+
+def write_mark(artifact: Artifact, name: str) -> Path:
+    """The mark of the unit "a", sound by its checksum, with another name of its file."""
+    mark = artifact.path / "marks" / "a.json"
+    body = read_checked(mark)
+    [stamp] = body["files"].values()
+    write_checked(mark, {**body, "files": {name: stamp}})
+    return mark
+
+
+@pytest.mark.parametrize("name", ["/outside", "../outside", "model/../../outside", "..", "", ".", "a\0"])
+def test_a_mark_of_files_outside_is_damaged(artifact: Artifact, tmp_path: Path, name: str) -> None:
+    write_unit(artifact, "a")
+    outside = tmp_path / "outside"
+    shutil.copy2(artifact.path / "a.bin", outside)
+    mark = write_mark(artifact, str(outside) if name == "/outside" else name)
+    assert artifact.mark("a") is None and artifact.missing({"a": "in"}) == ["a"] and not artifact.marks()
+    assert any("marks/a.json" in line for line in verify_folder(artifact.path))
+    artifact.forget("a")
+    assert outside.exists() and not mark.exists()
+
+
+def test_a_mark_of_files_that_a_link_puts_outside_is_damaged(artifact: Artifact, tmp_path: Path) -> None:
+    write_unit(artifact, "store/a")
+    (artifact.path / "store").rename(tmp_path / "elsewhere")
+    (artifact.path / "store").symlink_to(tmp_path / "elsewhere")
+    assert artifact.missing({"store/a": "in"}) == ["store/a"]
+    artifact.forget("store/a")
+    assert (tmp_path / "elsewhere" / "a.bin").exists()
+
+
+def test_a_root_behind_a_link_is_as_good(artifact: Artifact, tmp_path: Path) -> None:
+    write_unit(artifact, "a")
+    artifact.finish(["a"])
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert Artifact(tmp_path / "link", "encode", 1, {"size_px": 8}).is_done(deep=True)
+
+
+def test_a_mark_at_the_place_of_another_is_none(artifact: Artifact) -> None:
+    write_unit(artifact, "a")
+    (artifact.path / "marks" / "a.json").rename(artifact.path / "marks" / "b.json")
+    assert artifact.mark("b") is None and artifact.marks() == {}
+
+
+@pytest.mark.parametrize("name", ["plan.json", "record.json", "marks/a.json"])
+def test_a_number_changed_by_hand_is_not_trusted(artifact: Artifact, name: str) -> None:
+    write_unit(artifact, "a")
+    artifact.finish(["a"], facts={"top1": 0.5})
+    path = artifact.path / name
+    body = json.loads(path.read_text())
+    changed = {"plan.json": "version", "record.json": "peak_bytes", "marks/a.json": "peak_bytes"}[name]
+    path.write_text(json.dumps({**body, changed: 7}))
+    assert not artifact.is_done()
+    del body["sha256"]  # as it was written before there were checksums
+    path.write_text(json.dumps(body))
+    assert artifact.is_done() and unchecked_files(artifact.path) == 1
+
+
+def test_a_unit_that_reads_back_otherwise_is_made_again(artifact: Artifact) -> None:
+    path = write_unit(artifact, "a")
+    artifact.check("a")
+    flip_a_byte(path, keep_times=True)
+    assert artifact.holds("a", "in")
+    with pytest.raises(Damaged, match=r"a\.bin \(unit a\) is gone or damaged: run the recipe again"):
+        artifact.check("a")
+    assert artifact.missing({"a": "in"}) == ["a"] and not artifact.reads_back("a")
+
+
+def test_what_follows_from_the_rest_is_mended_without_making_anything(tmp_path: Path) -> None:
+    parent, child = Artifact(tmp_path, "shard", 1, {}), Artifact(tmp_path, "teacher", 1, {})
+    child.parents["shard"] = parent
+    for artifact, facts in ((parent, {}), (child, {"top1": 0.5})):
+        with artifact.writing("model", Clock(), facts) as folder:
+            (folder / "weights").write_bytes(b"w")
+    for name in ("plan.json", "record.json"):
+        (child.path / name).write_bytes(b"{")
+        assert not child.is_done() and child.mend()
+        assert child.record().facts == {"top1": 0.5} and verify_folder(child.path) == []
+    (child.path / "record.json").write_bytes(b"{")
+    write_unit(parent, "model", b"other")
+    parent.finish(["model"])
+    assert not child.mend(), "its mark is of other inputs"
+
+
+def test_the_sign_of_an_artifact_is_its_plan_not_the_name_of_a_folder(artifact: Artifact, tmp_path: Path) -> None:
+    write_unit(artifact, "a")
+    assert is_artifact(artifact.path)
+    other = artifact.path.with_name("0123456789ab")
+    shutil.copytree(artifact.path, other)
+    assert not is_artifact(other), "its plan names another"
+    (tmp_path / "birds" / "0123456789ab" / "marks").mkdir(parents=True)
+    (tmp_path / "birds" / "0123456789ab" / "marks" / "1.json").write_text("{}")
+    assert not is_artifact(tmp_path / "birds" / "0123456789ab")
+    (artifact.path / "plan.json").write_bytes(b"{")
+    assert is_artifact(artifact.path), "by its marks, so that it is reported"
+    with pytest.raises(Damaged, match=r"plan\.json is damaged: run the recipe again"):
+        Artifact.open(artifact.path)

@@ -9,7 +9,7 @@ import pytest
 
 from storage.artifact import Artifact
 from storage.clock import Clock
-from storage.inspection import NoArtifact, artifact_folders, describe, forget_units, verify_folder
+from storage.inspection import NoArtifact, artifact_folders, describe, forgetting, verify_folder
 from storage.zarr_store import ClassStore
 
 CLASSES = ("n01", "n02")
@@ -47,7 +47,7 @@ def test_a_description_of_an_unfinished_artifact_counts_its_units(artifact: Arti
 
 def test_a_description_names_missing_units_and_no_leftovers_of_a_kill(artifact: Artifact) -> None:
     (artifact.path / "prototypes.zarr" / "n02").rename(artifact.path / "prototypes.zarr" / ".n02.0123abcd.partial")
-    forget_units(artifact.path, ["n02"])
+    forgetting(artifact.path, ["n02"]).carry_out()
     text = describe(artifact.path)
     assert "missing units: n02" in text and "partial" not in text and "size: " in text
 
@@ -78,10 +78,14 @@ def test_verification_names_the_damaged_file_and_makes_its_unit_missing(artifact
 
 @pytest.mark.parametrize("content", [b"", b'{"half', b"{}"])
 def test_verification_reports_an_unreadable_mark(artifact: Artifact, content: bytes) -> None:
-    (artifact.path / "marks" / "n01.json").write_bytes(content)
-    assert verify_folder(artifact.path) == [f"damaged: cluster/{artifact.digest}, unit n01, file marks/n01.json"]
+    mark = artifact.path / "marks" / "n01.json"
+    mark.write_bytes(content)
+    for _ in range(2):
+        assert verify_folder(artifact.path) == [f"damaged: cluster/{artifact.digest}, unit n01, file marks/n01.json"]
+        assert mark.read_bytes() == content, "it may be somebody's"
     assert artifact.missing(dict.fromkeys(CLASSES, "in")) == ["n01"]
-    assert verify_folder(artifact.path) == [f"missing: cluster/{artifact.digest}, unit n01"]
+    mark.unlink()
+    assert verify_folder(artifact.path) == [f"missing: cluster/{artifact.digest}, unit n01, file marks/n01.json"]
 
 
 def test_verification_reports_an_unreadable_record(artifact: Artifact) -> None:
@@ -93,19 +97,45 @@ def test_verification_reports_an_unreadable_record(artifact: Artifact) -> None:
 
 
 def test_a_forgotten_unit_is_missing_and_the_others_are_not(artifact: Artifact) -> None:
-    assert forget_units(artifact.path, ["n01"]) == [f"forgotten: cluster/{artifact.digest}, unit n01"]
+    assert forgetting(artifact.path, ["n01"]).carry_out() == [f"forgotten: cluster/{artifact.digest}, unit n01"]
     assert artifact.missing(dict.fromkeys(CLASSES, "in")) == ["n01"]
     assert not chunk_of(artifact, "n01").exists() and chunk_of(artifact, "n02").exists()
 
 
 def test_a_forgotten_artifact_is_gone(artifact: Artifact) -> None:
-    assert forget_units(artifact.path, []) == [f"forgotten: cluster/{artifact.digest}"]
+    assert forgetting(artifact.path, []).carry_out() == [f"forgotten: cluster/{artifact.digest}"]
     assert not artifact.path.exists()
+
+
+def test_much_is_known_as_much_and_told_with_its_size(artifact: Artifact) -> None:
+    one, whole = forgetting(artifact.path, ["n01"]), forgetting(artifact.path, [])
+    size = sum(f.stat().st_size for f in (artifact.path / "prototypes.zarr" / "n01").rglob("*") if f.is_file())
+    assert not one.is_much and str(one) == f"cluster/{artifact.digest}: 1 of 2 units, {size:,} bytes"
+    assert whole.is_much and f"cluster/{artifact.digest}: all of it, 2 units, " in str(whole)
+
+
+def test_what_is_damaged_is_named_in_a_description_and_not_shown(artifact: Artifact) -> None:
+    metadata = artifact.path / "prototypes.zarr/n01/centroids/zarr.json"
+    metadata.write_text(metadata.read_text().replace("3,", "7,", 1))
+    text = describe(artifact.path)
+    assert "n01: damaged: prototypes.zarr/n01/centroids/zarr.json: run the recipe again" in text
+    assert "n02: centroids (3, 4) float64" in text and "(7, 4)" not in text
+
+
+@pytest.mark.parametrize("damage", ["deleted", "of another kind"])
+def test_the_root_of_a_store_is_checked_and_mended(artifact: Artifact, damage: str) -> None:
+    root = artifact.path / "prototypes.zarr" / "zarr.json"
+    before = root.read_bytes()
+    root.unlink()
+    if damage != "deleted":
+        root.write_bytes(before.replace(b"{}", b'{"weights": 1}'))
+    assert verify_folder(artifact.path) == [f"damaged: cluster/{artifact.digest}, file prototypes.zarr/zarr.json"]
+    assert not artifact.is_done() and artifact.mend() and root.read_bytes() == before
 
 
 def test_an_unknown_unit_forgets_nothing(artifact: Artifact) -> None:
     with pytest.raises(NoArtifact, match="no unit 'n07': it has n01, n02"):
-        forget_units(artifact.path, ["n01", "n07"])
+        forgetting(artifact.path, ["n01", "n07"]).carry_out()
     assert artifact.is_done(deep=True)
 
 
@@ -114,7 +144,7 @@ def test_what_is_no_artifact_is_refused(artifact: Artifact, tmp_path: Path) -> N
         with pytest.raises(NoArtifact, match="is no artifact's folder"):
             describe(path)
         with pytest.raises(NoArtifact, match="is no artifact's folder"):
-            forget_units(path, [])
+            forgetting(path, []).carry_out()
     with pytest.raises(NoArtifact, match="holds no artifacts"):
         artifact_folders(tmp_path / "nowhere")
 
@@ -125,5 +155,5 @@ def test_artifacts_are_found_once_through_links(artifact: Artifact, tmp_path: Pa
     assert artifact_folders(tmp_path) == [artifact.path.resolve()]
     assert artifact_folders(tmp_path / "digits" / "cluster") == [artifact.path.resolve()]
     assert describe(tmp_path / "digits" / "cluster") == describe(artifact.path)
-    forget_units(tmp_path / "digits" / "cluster", [])
+    forgetting(tmp_path / "digits" / "cluster", []).carry_out()
     assert not artifact.path.exists()

@@ -16,7 +16,7 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import list_files
 from storage.inspection import describe as describe_artifact
-from storage.inspection import forget_units, verify_folder
+from storage.inspection import forgetting, verify_folder
 from storage.names import FORBIDDEN, MAX_BYTES, file_name, is_plain, unit_path
 from storage.sources import subset_classes
 from storage.zarr_store import ClassStore, LatentStore, block_names
@@ -87,5 +87,5 @@ def test_stores_and_marks_hold_classes_of_any_name(tmp_path: Path, name: str) ->
     assert (artifact.path / "marks" / "plain" / "0.json").exists() and (latents.path / "plain" / "rows").exists()
     assert "units: 2" in describe_artifact(artifact.path) and verify_folder(artifact.path) == []
     assert list_files(tmp_path) == [path for path in sorted(tmp_path.rglob("*")) if path.is_file()], "a leftover"
-    assert forget_units(artifact.path, [unit]) == [f"forgotten: {artifact}, unit {unit}"]
+    assert forgetting(artifact.path, [unit]).carry_out() == [f"forgotten: {artifact}, unit {unit}"]
     assert set(artifact.marks()) == {"plain/0"} and artifact.missing({unit: "in"}) == [unit]

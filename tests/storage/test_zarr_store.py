@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from storage import zarr_store
-from storage.artifact import Artifact
+from storage.artifact import Artifact, Damaged
 from storage.clock import Clock
 from storage.zarr_store import ClassStore, LatentStore, block_names
 
@@ -114,6 +114,26 @@ def test_a_missing_chunk_reads_as_nan_and_its_unit_as_missing(tmp_path: Path) ->
     only_chunk(store.path / "n01" / "latents").unlink()
     assert np.isnan(store.read_class("n01")).all()
     assert not artifact.holds("n01/0", "in")
+
+
+def test_a_checked_store_reads_no_fill_value(tmp_path: Path) -> None:
+    artifact = Artifact(tmp_path, "encode", 1, {})
+    store = LatentStore(artifact.path / "latents.zarr", artifact.check)
+    artifact.commit("n01/0", write_latents(store, "n01", make_latents(64)), inputs="in", clock=Clock())
+    np.testing.assert_array_equal(store.read_class("n01"), make_latents(64))
+    only_chunk(store.path / "n01" / "latents").unlink()
+    for read in (store.read_class, store.read_rows, store.shape_of):
+        with pytest.raises(Damaged, match="unit n01/0"):
+            read("n01")
+
+
+def test_every_block_of_a_checked_class_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zarr_store, "BLOCK_IMAGES", 128)
+    looked: list[str] = []
+    store = LatentStore(tmp_path / "latents.zarr", looked.append)
+    write_latents(store, "n01", make_latents(300))
+    store.read_class("n01")
+    assert looked == ["n01/0", "n01/1", "n01/2"]
 
 
 def test_a_flipped_bit_never_reads_as_other_latents(store: LatentStore) -> None:

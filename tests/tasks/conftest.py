@@ -1,7 +1,8 @@
-"""A finished distilled set of two classes, made by hand as the stages before it would leave it."""
+"""Finished stages to work on: of a tiny recipe through their own tasks, and of two classes made by hand."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,40 +10,94 @@ import pyarrow as pa
 import pytest
 
 from ddoq_core.train.networks import ClassifierSpec, build_classifier, save_classifier
+from flows.catalogue import load_recipe
 from storage.artifact import Artifact
 from storage.clock import Clock
-from storage.index import Index
+from storage.index import INDEX, Index
 from storage.sources.listing import ListingBuilder, Location
-from tasks.inputs.models import MODEL
-from tasks.inputs.stores import INDEX, images_of, prototypes_of
+from tasks import autoencoder, cluster, encode, prior, shard, teacher
+from tasks.inputs.given import MODEL
+from tasks.inputs.plan import Work
+from tasks.inputs.stores import images_of, indexed, prototypes_of
+from tasks.recipe.recipe import Recipe
 
 CLASSES, IPC, SIZE_PX = ("n01440764", "n02102040"), 5, 8
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A tiny recipe on scikit-learn's digits and its finished stages up to the prototypes. Do not change."""
+
+    recipe: Recipe
+    index: Index
+    shard: Artifact
+    autoencoder: Artifact
+    encode: Artifact
+    prior: Artifact
+    teacher: Artifact
+    cluster: Artifact
+
+    @property
+    def models(self) -> dict[str, Artifact]:
+        return {"autoencoder": self.autoencoder, "prior": self.prior, "teacher": self.teacher}
+
+
+def complete(work: Work) -> Artifact:
+    """Do a stage's work here, batch after batch."""
+    for batch in work.batches or [()]:
+        work.task.fn(work.artifact, *work.arguments, *batch)
+    assert work.artifact.is_done()
+    return work.artifact
+
+
+TINY = {
+    "ipc": 3,
+    "images.size_px": 8,
+    "autoencoder": {"train": {"channels": [8, 8], "num_steps": 30}, "precision": "float32"},
+    "prior.train": {"num_layers": 1, "head_dim": 8, "num_steps": 30},
+    "teacher.num_epochs": 3,
+    "cluster.num_starts": 1,
+    "decode": {"strength": 0.5, "guidance_scale": 1.5, "num_steps": 8},
+}
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """The stages through their own plans and tasks, made once."""
+    recipe = load_recipe("digits").with_changes(TINY)
+    listed, index = indexed(complete(shard.plan(recipe, tmp_path_factory.mktemp("runs"))))
+    model = complete(autoencoder.plan(recipe, listed))
+    latents = complete(encode.plan(recipe, listed, model))
+    diffusion = complete(prior.plan(recipe, listed, latents))
+    judge = complete(teacher.plan(recipe, listed))
+    points = complete(cluster.plan(recipe, "ddoq", 0, latents))
+    return Pipeline(recipe, index, listed, model, latents, diffusion, judge, points)
 
 
 @pytest.fixture
 def parents(tmp_path: Path) -> dict[str, Artifact]:
     """What a student's labels are made from: shard, decode and teacher."""
-    shard = _shard(tmp_path)
-    encode = Artifact(tmp_path, "encode", 1, {}, {"shard": shard})
-    cluster = Artifact(tmp_path, "cluster", 1, {"method": "exact", "num_points": IPC}, {"encode": encode})
-    decode = Artifact(tmp_path, "decode", 1, {"method": "diffusion", "strength": 0.7}, {"cluster": cluster})
-    with encode.writing("latents", Clock()) as folder:
+    listed = _shard(tmp_path)
+    latents = Artifact(tmp_path, "encode", 1, {}, {"shard": listed})
+    points = Artifact(tmp_path, "cluster", 1, {"method": "exact", "num_points": IPC}, {"encode": latents})
+    decode = Artifact(tmp_path, "decode", 1, {"method": "diffusion", "strength": 0.7}, {"cluster": points})
+    with latents.writing("latents", Clock()) as folder:
         (folder / "none").write_text("")
     rng = np.random.default_rng(0)
     for k, name in enumerate(CLASSES):
         counts = np.arange(1, IPC + 1) * (k + 1)
-        files = prototypes_of(cluster).write_class(name, {"counts": counts})
-        cluster.commit(name, files, inputs="", clock=Clock(), facts={"w2": 1.5 + k})
+        files = prototypes_of(points).write_class(name, {"counts": counts})
+        points.commit(name, files, inputs="", clock=Clock(), facts={"w2": 1.5 + k})
         pictures = rng.integers(0, 256, (IPC, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
         files = images_of(decode).write_class(name, {"images": pictures, "centroid": np.arange(IPC)})
         decode.commit(name, files, inputs="", clock=Clock())
-    cluster.finish(CLASSES)
+    points.finish(CLASSES)
     decode.finish(CLASSES)
-    teacher = Artifact(tmp_path, "teacher", 1, {}, {"shard": shard})
+    judge = Artifact(tmp_path, "teacher", 1, {}, {"shard": listed})
     spec = ClassifierSpec("convnet-1-8", len(CLASSES), SIZE_PX)
-    with teacher.writing(MODEL, Clock(), {"top1": 0.9}) as folder:
+    with judge.writing(MODEL, Clock(), {"top1": 0.9}) as folder:
         save_classifier(build_classifier(spec, seed=1), spec, folder)
-    return {"shard": shard, "decode": decode, "teacher": teacher}
+    return {"shard": listed, "decode": decode, "teacher": judge}
 
 
 def _shard(root: Path) -> Artifact:
@@ -52,7 +107,7 @@ def _shard(root: Path) -> Artifact:
             builder.add(name, "train", Location(f"{name}/{i}.png", 0, 0))
     hashes = [f"{k:032x}" for k in range(len(CLASSES) * IPC)]
     index = Index.build(builder.finish().images, pa.chunked_array([hashes]), CLASSES)
-    shard = Artifact(root, "shard", 1, {"source": "folder", "path": "/home/somebody/photos"})
-    with shard.writing(INDEX, Clock()) as folder:
+    artifact = Artifact(root, "shard", 1, {"source": "folder", "path": "/home/somebody/photos"})
+    with artifact.writing(INDEX, Clock()) as folder:
         index.write(folder)
-    return shard.known_as(index.identity)
+    return artifact.known_as(index.identity)

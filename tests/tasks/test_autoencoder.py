@@ -12,8 +12,8 @@ from ddoq_core.encode import precision
 from ddoq_core.encode.autoencoder import KLAutoencoder
 from ddoq_core.encode.precision import fast_dtype
 from tasks import autoencoder as stage
-from tasks.inputs.models import WeightsError
-from tasks.recipe.settings import AutoencoderConfig
+from tasks.inputs.given import WeightsError
+from tasks.recipe.settings import GivenAutoencoder
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def images() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
 
 
-def config(asked: str) -> AutoencoderConfig:
-    return AutoencoderConfig.model_validate({"weights": "somewhere", "precision": asked})
+def config(asked: str) -> GivenAutoencoder:
+    return GivenAutoencoder.model_validate({"weights": "somewhere", "precision": asked})
 
 
 def test_auto_takes_the_devices_fast_type_where_its_latents_are_near(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
@@ -13,21 +12,10 @@ import zarr
 from PIL import Image
 
 from storage.artifact import Artifact
-from storage.index import Index
-from tasks import autoencoder, cluster, decode, encode, prior, shard
-from tasks.inputs.data import shard_artifact
-from tasks.inputs.stores import distilled_set, images_of, indexed
-from tasks.recipe.settings import (
-    AutoencoderConfig,
-    AutoencoderTraining,
-    ClusterConfig,
-    DataConfig,
-    DecodeConfig,
-    EncodeConfig,
-    ImageConfig,
-    PriorConfig,
-    PriorTraining,
-)
+from tasks import decode
+from tasks.inputs.stores import distilled_set, images_of
+from tasks.recipe.settings import DecodeConfig, ImageConfig
+from tests.tasks.conftest import Pipeline
 
 IMAGES = ImageConfig(size_px=8)
 NUM_POINTS = 3
@@ -35,41 +23,10 @@ CONFIG = DecodeConfig(strength=0.5, guidance_scale=1.5, num_steps=8)
 NAMES = tuple("0123456789")
 
 
-@dataclass(frozen=True)
-class Parents:
-    """What the stage reads, made once."""
-
-    index: Index
-    shard: Artifact
-    autoencoder: Artifact
-    cluster: Artifact
-    prior: Artifact
-
-
-@pytest.fixture(scope="module")
-def parents(tmp_path_factory: pytest.TempPathFactory) -> Parents:
-    """The stages above, through their own tasks, on scikit-learn's digits."""
-    root = tmp_path_factory.mktemp("runs")
-    data = DataConfig(source="digits")
-    listed = shard_artifact(root, data)
-    shard.shard.fn(listed, data)
-    known, index = indexed(listed)
-    small = AutoencoderConfig(train=AutoencoderTraining(channels=(8, 8), num_steps=30), precision="float32")
-    model = Artifact(root, "autoencoder", 1, {}, {"shard": known})
-    autoencoder.autoencoder.fn(model, small, IMAGES)
-    latents = Artifact(root, "encode", 1, {}, {"shard": known, "autoencoder": model})
-    encode.encode.fn(latents, EncodeConfig(), IMAGES, index.classes, "all")
-    diffusion = Artifact(root, "prior", 1, {}, {"encode": latents})
-    prior.prior.fn(diffusion, PriorConfig(train=PriorTraining(num_layers=1, head_dim=8, num_steps=30)))
-    points = Artifact(root, "cluster", 1, {"num_points": NUM_POINTS}, {"encode": latents})
-    cluster.cluster.fn(points, ClusterConfig(num_starts=1), NUM_POINTS, 0, index.classes, "all")
-    return Parents(index, known, model, points, diffusion)
-
-
-def artifact_of(parents: Parents, label: str, config: DecodeConfig = CONFIG) -> Artifact:
+def artifact_of(pipeline: Pipeline, label: str, config: DecodeConfig = CONFIG) -> Artifact:
     """A decode artifact with a folder of its own for each label."""
-    above = {"cluster": parents.cluster, "autoencoder": parents.autoencoder, "prior": parents.prior}
-    return Artifact(parents.cluster.root, "decode", decode.VERSION, {"test": label, **config.model_dump()}, above)
+    above = {"cluster": pipeline.cluster, "autoencoder": pipeline.autoencoder, "prior": pipeline.prior}
+    return Artifact(pipeline.cluster.root, "decode", decode.VERSION, {"test": label, **config.model_dump()}, above)
 
 
 def run(
@@ -91,8 +48,8 @@ def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(parents: Parents) -> Artifact:
-    artifact = run(artifact_of(parents, "whole"))
+def whole(pipeline: Pipeline) -> Artifact:
+    artifact = run(artifact_of(pipeline, "whole"))
     assert artifact.is_done()
     return artifact
 
@@ -125,8 +82,8 @@ def decode_in_a_process(task: tuple[Artifact, tuple[str, ...]]) -> None:
         run(task[0], names=task[1])
 
 
-def test_two_workers_in_any_order_make_what_one_makes(parents: Parents, in_groups_of_two: None) -> None:
-    alone, shared = artifact_of(parents, "alone"), artifact_of(parents, "shared")
+def test_two_workers_in_any_order_make_what_one_makes(pipeline: Pipeline, in_groups_of_two: None) -> None:
+    alone, shared = artifact_of(pipeline, "alone"), artifact_of(pipeline, "shared")
     parts = [NAMES[:6], NAMES[6:]]  # whole groups, as the tasks of a run are
     for names in parts:
         run(alone, names=names)
@@ -142,9 +99,9 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("written", [1, 3, 4, 9])
 def test_a_run_that_was_cut_ends_with_the_same_pictures(
-    written: int, parents: Parents, in_groups_of_two: None, monkeypatch: pytest.MonkeyPatch
+    written: int, pipeline: Pipeline, in_groups_of_two: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cut, commit = artifact_of(parents, f"cut {written}"), Artifact.commit
+    cut, commit = artifact_of(pipeline, f"cut {written}"), Artifact.commit
     with monkeypatch.context() as patch:
 
         def commit_or_die(artifact: Artifact, unit: str, *more: Any, **named: Any) -> Any:
@@ -159,13 +116,13 @@ def test_a_run_that_was_cut_ends_with_the_same_pictures(
     before = {unit: mark.files for unit, mark in cut.marks().items()}
     run(cut)
     assert all(cut.marks()[unit].files == files for unit, files in before.items()), "what was there is not touched"
-    assert_equal(arrays(run(artifact_of(parents, "uncut"))), arrays(cut))
+    assert_equal(arrays(run(artifact_of(pipeline, "uncut"))), arrays(cut))
 
 
 def test_only_the_groups_of_missing_classes_are_decoded(
-    parents: Parents, in_groups_of_two: None, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, in_groups_of_two: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    artifact = run(artifact_of(parents, "dropped"))
+    artifact = run(artifact_of(pipeline, "dropped"))
     before = arrays(artifact)
     for name in ("3", "8", "9"):
         artifact.forget(name)
@@ -180,17 +137,17 @@ def test_only_the_groups_of_missing_classes_are_decoded(
 
 
 def test_pictures_in_other_groups_are_the_same_to_the_eye(
-    whole: Artifact, parents: Parents, monkeypatch: pytest.MonkeyPatch
+    whole: Artifact, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ddoq_core.decode.memory.MOST", 2)  # less than a class: its pictures are in two batches
-    other = arrays(run(artifact_of(parents, "small batches")))
+    other = arrays(run(artifact_of(pipeline, "small batches")))
     one, two = (np.stack([part["images"] for part in found.values()]).astype(int) for found in (arrays(whole), other))
     assert np.abs(one - two).max() <= 1
     assert (one != two).mean() <= 0.001
 
 
-def test_pictures_of_another_training_size(whole: Artifact, parents: Parents) -> None:
-    artifact = run(artifact_of(parents, "train_px"), images=ImageConfig(size_px=5))
+def test_pictures_of_another_training_size(whole: Artifact, pipeline: Pipeline) -> None:
+    artifact = run(artifact_of(pipeline, "train_px"), images=ImageConfig(size_px=5))
     for name, part in arrays(artifact).items():
         expected = [Image.fromarray(x).resize((5, 5), Image.Resampling.LANCZOS) for x in arrays(whole)[name]["images"]]
         np.testing.assert_array_equal(part["images"], np.stack(expected))
@@ -202,9 +159,9 @@ def test_pictures_of_another_training_size(whole: Artifact, parents: Parents) ->
     }
 
 
-def test_several_draws_share_their_centroids_weight(whole: Artifact, parents: Parents) -> None:
+def test_several_draws_share_their_centroids_weight(whole: Artifact, pipeline: Pipeline) -> None:
     config = CONFIG.model_copy(update={"num_draws": 2})
-    artifact = run(artifact_of(parents, "draws", config), config)
+    artifact = run(artifact_of(pipeline, "draws", config), config)
     found, single = arrays(artifact), arrays(whole)
     for name, part in found.items():
         assert part["centroid"].tolist() == [0, 1, 2, 0, 1, 2]
@@ -220,9 +177,9 @@ def test_several_draws_share_their_centroids_weight(whole: Artifact, parents: Pa
 
 
 @pytest.mark.parametrize("method", ["autoencoder", "medoid"])
-def test_without_a_diffusion_there_is_no_seed(method: Any, parents: Parents) -> None:
+def test_without_a_diffusion_there_is_no_seed(method: Any, pipeline: Pipeline) -> None:
     config = CONFIG.model_copy(update={"method": method, "num_draws": 2})
-    for part in arrays(run(artifact_of(parents, method, config), config)).values():
+    for part in arrays(run(artifact_of(pipeline, method, config), config)).values():
         assert set(part) == {"images", "centroid"}
         assert part["images"].shape == (NUM_POINTS, 8, 8, 3)
         assert part["centroid"].tolist() == [0, 1, 2]
@@ -237,8 +194,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_options_reach_the_pictures(option: str, whole: Artifact, parents: Parents) -> None:
+def test_options_reach_the_pictures(option: str, whole: Artifact, pipeline: Pipeline) -> None:
     config = CONFIG.model_copy(update=OPTIONS[option])
-    first, again = (arrays(run(artifact_of(parents, f"{option} {k}", config), config)) for k in (1, 2))
+    first, again = (arrays(run(artifact_of(pipeline, f"{option} {k}", config), config)) for k in (1, 2))
     assert_equal(first, again)
     assert any((first[name]["images"] != part["images"]).any() for name, part in arrays(whole).items())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ddoq_core.train.accuracy import accuracy, best_reordering
-from tasks.inputs.models import WeightsError
+from tasks.inputs.given import WeightsError
 from tasks.recipe.settings import TeacherConfig
 from tasks.teacher import check_teacher
 

@@ -23,7 +23,8 @@ from storage.sources.places import named_files
 from tasks.inputs.data import check_source, shard_artifact
 from tasks.inputs.real import source_of
 from tasks.inputs.stores import indexed
-from tasks.recipe.settings import DataConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import DataConfig
 from tasks.shard import shard as shard_task
 from tests.places import SHARED
 from tests.storage.sources.test_sources import TINY, listed, make_image

@@ -20,7 +20,8 @@ from tasks.inputs.data import check_counts, check_source, shard_artifact, split_
 from tasks.inputs.real import read_images, source_of
 from tasks.inputs.stores import indexed
 from tasks.pages.findings import unknown_class_names
-from tasks.recipe.settings import DataConfig, ImageConfig, Recipe
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import DataConfig, ImageConfig
 
 TINY = {"name": "tiny", "ipc": 1, "autoencoder": {"weights": "x"}, "prior": {"kind": "dit", "weights": "x"}}
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from tasks.inputs.checks import check_prior
-from tasks.inputs.models import WeightsError
-from tasks.recipe.settings import Recipe
+from tasks.inputs.given import WeightsError
+from tasks.recipe.recipe import Recipe
 from tests.pipelines import save_dit, save_stable_diffusion
 from tests.places import REPOSITORY
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tasks.pages.effects import effects
-from tasks.recipe.matrix import Cell, Matrix
+from tasks.recipe.cells import Cell
+from tasks.recipe.matrix import Matrix
 
 WEIGHTS = {"uniform": 0.0, "sqrt": 0.02, "mass": 0.01}
 QUANTIZERS = {"stream": 0.0, "exact": 0.03, "balanced": -0.01}
@@ -29,7 +30,7 @@ def accuracies(noise: float = 1e-4) -> dict[Cell, np.ndarray]:
 
 
 def test_known_differences_are_found() -> None:
-    found = {row["question"]: row for row in effects(accuracies(), Matrix())}
+    found = {row["question"]: row for row in effects(accuracies(), Matrix().levels)}
     expected = {
         "DDOQ − D4M": 0.03, "DDOQ with exact k-means − D4M": 0.06, "D4M − random images": 0.19,
         "DDOQ − random images": 0.22, "quantizer: exact − stream": 0.03, "quantizer: balanced − exact": -0.04,
@@ -45,13 +46,13 @@ def test_noise_is_not_taken_for_a_difference() -> None:
     sure = 0
     for _ in range(60):
         values = {cell: rng.normal(0.5, 0.02, 5) for cell in accuracies()}
-        sure += any(row["significant"] for row in effects(values, Matrix()))
+        sure += any(row["significant"] for row in effects(values, Matrix().levels))
     assert sure <= 8, "about one comparison in twenty"
 
 
 def test_at_one_image_per_class_methods_are_one() -> None:
     values = {cell: np.full(3, 0.5) + 0.1 * k for k, cell in enumerate(Matrix().cells(1).values())}
-    asked = [row["question"] for row in effects(values, Matrix())]
+    asked = [row["question"] for row in effects(values, Matrix().levels)]
     assert asked[0] == "DDOQ (here the same as D4M) − random images"
     assert {question.split(":")[0] for question in asked[1:]} == {"pictures"}
 
@@ -60,6 +61,6 @@ def test_questions_without_their_cells_are_not_asked() -> None:
     medoids = {
         cell: values for cell, values in accuracies().items() if cell.pictures == "medoid" and cell.weights == "sqrt"
     }
-    assert [row["question"] for row in effects(medoids, Matrix())] == [
+    assert [row["question"] for row in effects(medoids, Matrix().levels)] == [
         "quantizer: exact − stream", "quantizer: balanced − stream", "quantizer: balanced − exact",
     ]  # fmt: skip

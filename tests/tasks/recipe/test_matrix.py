@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from flows.catalogue import load_recipe
-from tasks.recipe.matrix import Cell, Matrix, check_changes
+from tasks.recipe.cells import Cell
+from tasks.recipe.matrix import Matrix, check_changes
 
 
 def test_the_usual_matrix() -> None:

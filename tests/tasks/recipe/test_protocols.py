@@ -13,7 +13,8 @@ from ddoq_core.train.protocol import Protocol
 from storage.files import canonical_json
 from tasks import label, train
 from tasks.recipe.protocols import PRESETS, resolve
-from tasks.recipe.settings import Recipe, TeacherConfig, TrainConfig
+from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import TeacherConfig, TrainConfig
 from tests.flows.conftest import REPOSITORY
 
 CROP_FLIP_CUTMIX = {"shift_px": 0, "flip": True, "cutmix": True}

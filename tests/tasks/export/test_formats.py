@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from ddoq_core.train.accuracy import predict
 from ddoq_core.train.networks import load_classifier
 from storage.artifact import Artifact, NotDone
+from tasks.export.collect import collect
 from tasks.export.formats import WRITERS, export
-from tasks.export.handout import Handout, collect
+from tasks.export.handout import Handout
 from tests.tasks.conftest import CLASSES, IPC
 
 

@@ -1,0 +1,48 @@
+"""The names of architectures, judged without torch and timm, whose imports take seconds."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from ddoq_core.errors import InvalidInput
+
+CONVNET = re.compile(r"convnet-(?P<depth>[1-9]\d?)-(?P<width>[1-9]\d{0,3})")
+RESNETAP = "resnetap-10"
+SMALL_STEM, INSTANCE_NORM = "small-stem", "instance-norm"
+DEFINED = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)
+RENAMED = re.compile(r"^register_model_deprecations\(__name__, \{(.*?)^\}", re.MULTILINE | re.DOTALL)
+OLD_NAME = re.compile(r"['\"]([\w.]+)['\"]\s*:")
+
+
+def check_architecture(name: str, size_px: int) -> None:
+    """Raise InvalidInput for a name that build_network does not know, or a ConvNet too deep for pictures of size_px."""
+    base, *changes = name.split("+")
+    if match := CONVNET.fullmatch(name):
+        if size_px >> int(match["depth"]) == 0:
+            raise InvalidInput(f"{name} halves {size_px} px away: take at most {size_px.bit_length() - 1} blocks")
+    elif name != RESNETAP:
+        known = timm_names()
+        if (known and base.split(".")[0] not in known) or not set(changes) <= {SMALL_STEM, INSTANCE_NORM}:
+            raise unknown_architecture(name)
+
+
+def unknown_architecture(name: str) -> InvalidInput:
+    """What to raise for a name that is none."""
+    return InvalidInput(
+        f"architecture {name!r} is neither a timm model (with +{SMALL_STEM}, +{INSTANCE_NORM}) nor "
+        f"convnet-DEPTH-WIDTH nor {RESNETAP}"
+    )
+
+
+@lru_cache(maxsize=1)
+def timm_names() -> frozenset[str]:
+    """The names of timm's models as its sources register them; none where they do so in another way."""
+    spec = find_spec("timm")
+    if spec is None or spec.origin is None:
+        return frozenset()
+    sources = [path.read_text() for path in (Path(spec.origin).parent / "models").rglob("*.py")]
+    renamed = (name for text in sources for block in RENAMED.findall(text) for name in OLD_NAME.findall(block))
+    return frozenset([*renamed, *(name for text in sources for name in DEFINED.findall(text))])

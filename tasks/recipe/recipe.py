@@ -1,0 +1,144 @@
+"""The recipe: an entry of prefect.yaml, the parameter of every flow, with the settings of all stages and methods."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from ddoq_core.train.protocol import WeightsIn
+from tasks.recipe.settings import (
+    COMPARE,
+    STAGES,
+    AutoencoderConfig,
+    ClusterConfig,
+    Count,
+    DataConfig,
+    DecodeConfig,
+    EncodeConfig,
+    ImageConfig,
+    PriorConfig,
+    Seed,
+    Settings,
+    TeacherConfig,
+    TrainConfig,
+    Weighting,
+    each_once,
+)
+
+METHOD_NAME = 60  # characters
+
+
+class MethodConfig(Settings):
+    """A row of the results: what it changes in the recipe's own cluster, decode and weights."""
+
+    cluster: dict[str, Any] = Field({})
+    decode: dict[str, Any] = Field({})
+    weights: Weighting | None = None
+    weights_in: WeightsIn | None = Field(None, description="instead of the protocol's, to compare what weights do")
+
+
+class Method(NamedTuple):
+    """The complete settings of one method."""
+
+    cluster: ClusterConfig
+    decode: DecodeConfig
+    weights: Weighting
+    weights_in: WeightsIn | None
+
+
+class Recipe(Settings):
+    """A whole distillation."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)
+    claim: str = ""
+    ipc: Count = Field(10, description="images per class")
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(each_once)] = Field((0, 1, 2), min_length=1)
+    redistil: bool = Field(False, description="each seed draws prototypes and pictures anew, not only students")
+    data: DataConfig
+    images: ImageConfig = ImageConfig()
+    autoencoder: AutoencoderConfig
+    encode: EncodeConfig = EncodeConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    prior: PriorConfig
+    cluster: ClusterConfig = ClusterConfig()
+    decode: DecodeConfig = DecodeConfig()
+    weights: Weighting = "sqrt"
+    train: TrainConfig = TrainConfig()
+    methods: dict[str, MethodConfig] = Field({"ddoq": MethodConfig()})
+
+    @field_validator("name")
+    @classmethod
+    def _not_a_stage(cls, name: str) -> str:
+        if name in (*STAGES, COMPARE):
+            raise ValueError(f"a recipe cannot be called {name!r}, which is a stage")
+        return name
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_have_names(cls, methods: dict[str, MethodConfig]) -> dict[str, MethodConfig]:
+        if not methods:
+            raise ValueError('name at least one method, e.g. methods={"ddoq": {}}')
+        for name in methods:
+            _check_method_name(name)
+        return methods
+
+    @model_validator(mode="after")
+    def _methods_are_valid(self) -> Recipe:
+        for method in self.methods:
+            self.settings_of(method)
+        return self
+
+    def settings_of(self, method: str) -> Method:
+        """The complete settings of one method."""
+        change = self.methods[method]
+        cluster = ClusterConfig.model_validate({**self.cluster.model_dump(), **change.cluster})
+        decode = DecodeConfig.model_validate({**self.decode.model_dump(), **change.decode})
+        weights = self.weights if change.weights is None else change.weights
+        return Method(cluster, decode, weights, change.weights_in)
+
+    def identity(self) -> dict[str, Any]:
+        """All that changes a result: not the prose."""
+        return self.model_dump(mode="json", exclude={"claim"})
+
+    def draw_of(self, seed: int) -> int:
+        """The seed that draws the prototypes and pictures of a student's seed."""
+        return seed if self.redistil else self.seeds[0]
+
+    @property
+    def through_prior(self) -> list[str]:
+        """The methods that decode through the prior."""
+        return [method for method in self.methods if self.settings_of(method).decode.method == "diffusion"]
+
+    def num_pictures(self, method: str) -> int:
+        """Distilled pictures of a class: one for each centroid, or as many as are drawn from it."""
+        decode = self.settings_of(method).decode
+        return self.ipc * (decode.num_draws if decode.method == "diffusion" else 1)
+
+    def with_changes(self, changes: dict[str, Any]) -> Recipe:
+        """A copy with dotted settings replaced, e.g. {"decode.strength": 0.4}; raises KeyError for unknown names."""
+        tree = self.model_dump()
+        for dotted, value in changes.items():
+            _replace(tree, dotted, value)
+        return Recipe.model_validate(tree)
+
+
+def _replace(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *path, last = dotted.split(".")
+    place: Any = tree
+    for name in path:
+        place = place.get(name) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or (last not in place and path != ["methods"]):
+        known = ", ".join(sorted(place)) if isinstance(place, dict) else "none, set what is above it as a whole"
+        raise KeyError(f"there is no setting {dotted!r}; here there are: {known}")
+    place[last] = value
+
+
+def _check_method_name(name: str) -> None:
+    """Raise ValueError for a name that could not be part of a file's, on any system."""
+    plain = name.translate(dict.fromkeys(map(ord, "-_.+"), "0")).isalnum() and name.isascii()
+    if not plain or not name[0].isalnum() or ".." in name or len(name) > METHOD_NAME:
+        raise ValueError(
+            f"a method cannot be called {name[: 2 * METHOD_NAME]!r}: name it by at most {METHOD_NAME} letters, "
+            "digits, - _ . and +, of which the first is a letter or a digit and no two are dots in a row"
+        )

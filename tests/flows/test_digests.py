@@ -1,0 +1,93 @@
+"""Golden digests of the shipped recipes: what was made yesterday is found today.
+
+Where a digest is meant to move, `uv run python -m tests.flows.test_digests` writes the file anew: say in the commit
+which stages move, and why.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.catalogue import load_recipe, recipes
+from flows.dag import distillation
+from storage.artifact import Artifact
+from tasks.inputs.plan import Work
+from tasks.recipe.recipe import Recipe
+
+GOLDEN = Path(__file__).parent / "golden_digests.json"
+Digests = dict[str, list[str]]
+
+
+class Plans:
+    """Stands where a run does: lists the source, and plans what comes after."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.digests: dict[str, set[str]] = {}
+
+    def add(self, work: Work) -> Artifact:
+        self.digests.setdefault(work.artifact.stage, set()).add(work.artifact.digest)
+        return work.artifact
+
+    def add_now(self, work: Work) -> Artifact:
+        work.task.fn(work.artifact, *work.arguments)
+        return self.add(work)
+
+
+def digests_of(root: Path, recipe: Recipe) -> Digests:
+    """By stage."""
+    plans = Plans(root.absolute())
+    distillation(plans, recipe)
+    return {stage: sorted(found) for stage, found in sorted(plans.digests.items())}
+
+
+def shipped(name: str) -> Recipe:
+    """A recipe on scikit-learn's digits, which are there on every machine."""
+    return load_recipe(name).with_changes({"data": {"source": "digits"}})
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_digests_stay(name: str, root: Path) -> None:
+    assert digests_of(root, shipped(name)) == json.loads(GOLDEN.read_text())[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "moved"),
+    [
+        ("claim", "another", set()),
+        ("decode.prompt", "{name}!", {"report"}),
+        ("decode.negative_prompt", "", {"report"}),
+        ("train.label_top_k", 3, {"report"}),
+        ("data.max_refused", 0.5, {"report"}),
+        ("cluster.num_starts", 3, {"cluster", "decode", "measure", "train", "evaluate", "report"}),
+        ("decode.guidance_scale", 3.0, {"decode", "measure", "train", "evaluate", "sample", "report"}),
+    ],
+)
+def test_a_setting_moves_what_it_changes(name: str, value: object, moved: set[str], root: Path) -> None:
+    before, after = (digests_of(root, r) for r in (shipped("digits"), shipped("digits").with_changes({name: value})))
+    assert {stage for stage in before if before[stage] != after[stage]} == moved
+
+
+def test_starts_are_of_the_methods_that_have_them(root: Path) -> None:
+    methods = {"random": {"cluster": {"method": "random"}}, "d4m": {"cluster": {"method": "stream-d4m"}}}
+    before, after = (
+        digests_of(root, shipped("digits").with_changes({"methods": methods, "cluster.num_starts": starts}))
+        for starts in (10, 3)
+    )
+    assert {stage for stage in before if before[stage] != after[stage]} == {"report"}
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = {name: digests_of(Path(folder), shipped(name)) for name in recipes()}
+    GOLDEN.write_text(json.dumps(found, indent=1) + "\n")

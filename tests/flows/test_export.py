@@ -1,0 +1,71 @@
+"""`ddoq export` after a real run: every method, by name and by folder, has its own weights and logits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from ddoq_core import class_weights
+from ddoq_core.train.accuracy import predict
+from ddoq_core.train.networks import load_classifier
+from tests.flows.conftest import IPC, Services, ddoq, run_tiny
+
+RULES = {"d4m": "uniform", "ddoq": "sqrt", "ddoq-mass": "mass", "power": 0.25, "random": "uniform"}
+METHODS = {
+    "d4m": {"cluster": {"method": "stream-d4m"}, "weights": "uniform"},
+    "ddoq": {},
+    "ddoq-mass": {"weights": "mass"},
+    "power": {"weights": 0.25},
+    "random": {"cluster": {"method": "random"}, "decode": {"method": "medoid"}, "weights": "uniform"},
+}
+SEED = 5
+
+
+@pytest.fixture(scope="module")
+def exported_from(finished: tuple[Path, object], services: Services, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root in which the tiny run was made with five methods and another seed."""
+    import shutil
+
+    root = tmp_path_factory.mktemp("exports") / "runs"
+    shutil.copytree(finished[0], root, symlinks=True, ignore=shutil.ignore_patterns(".prefect"))
+    changes = ("--set", f"methods={json.dumps(METHODS)}", "--set", f"seeds=[{SEED}]")
+    result = run_tiny(root, *changes, **services.both)
+    assert result.code == 0, result.errors
+    return root
+
+
+@pytest.mark.parametrize("way", ["by name", "by link", "by digest"])
+@pytest.mark.parametrize("method", RULES)
+def test_every_method_has_its_own_weights_and_logits(
+    method: str, way: str, exported_from: Path, tmp_path: Path
+) -> None:
+    root, out = exported_from, tmp_path / "out"
+    link = root / "digits" / f"images-{method}-{SEED}"
+    shared = method in ("ddoq", "ddoq-mass", "power")  # the same pictures: their digest does not say whose they are
+    what = {
+        "by name": ["digits", "--method", method],
+        "by link": [link],
+        "by digest": [link.resolve(), *(["--weights", str(RULES[method])] if shared else [])],
+    }[way]
+    told = ddoq("export", *what, "--to", "torch", "--out", out, "--root", root)
+    assert told.code == 0, told.errors
+    found = torch.load(out / "distilled.pt", weights_only=True)
+    _assert_is_the_methods(root, method, found)
+
+
+def _assert_is_the_methods(root: Path, method: str, found: dict[str, torch.Tensor]) -> None:
+    links = root / "digits"
+    prototypes = zarr.open_group(links / f"prototypes-{method}-{SEED}" / "prototypes.zarr", mode="r")
+    pictures = zarr.open_group(links / f"images-{method}-{SEED}" / "images.zarr", mode="r")
+    weights = [class_weights(prototypes[str(c)]["counts"][:], RULES[method]) for c in range(10)]
+    np.testing.assert_allclose(found["weights"], np.concatenate(weights), rtol=1e-6)
+    images = np.concatenate([pictures[str(c)]["images"][:] for c in range(10)])
+    np.testing.assert_array_equal(found["images"].permute(0, 2, 3, 1), images)
+    teacher = load_classifier(links / "teacher" / "model")
+    np.testing.assert_array_equal(found["logits"], predict(teacher, images))
+    assert len(images) == 10 * IPC
