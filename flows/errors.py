@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -37,6 +38,7 @@ ERRNOS = {
     errno.EIO: "check the disk",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
+OS_ERROR = re.compile(r"\(os error (\d{1,4})\)$")
 
 
 class RunFailed(RuntimeError):
@@ -75,10 +77,19 @@ def remedy_of(error: BaseException, root: Path | None) -> str:
         return f"{type(error).__name__}: {error}"
     if isinstance(error, ConnectionError) or (isinstance(error, OSError) and error.errno is None):  # of a network
         return f"{type(error).__name__}: {error}"
-    if isinstance(error, OSError) and error.errno in ERRNOS:
-        place = error.filename or root
-        return f"{error.strerror}{f' for {place}' if place else ''}: {ERRNOS[error.errno]}, and {GO_ON}"
+    number = _errno_of(error)
+    if number in ERRNOS:
+        place = getattr(error, "filename", None) or root
+        return f"{os.strerror(number)}{f' for {place}' if place else ''}: {ERRNOS[number]}, and {GO_ON}"
     return ""
+
+
+def _errno_of(error: BaseException) -> int:
+    """The system's number of what went wrong, also where a library in Rust tells it in words; 0 if there is none."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    told = OS_ERROR.search(str(error))
+    return int(told[1]) if told else 0
 
 
 def debugging() -> bool:

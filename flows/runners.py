@@ -156,9 +156,10 @@ def gpu_names() -> list[str]:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
-    if shutil.which("nvidia-smi") is None:
+    if (program := shutil.which("nvidia-smi")) is None:
         return []
-    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
+    command = [program, "--list-gpus"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  the driver's own
     return [str(k) for k, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]
 
 

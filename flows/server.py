@@ -66,7 +66,7 @@ class Server:
         os.environ["PREFECT_SERVER_UI_ENABLED"] = "false"  # nobody has the secret to log in with
         self.log = home / "server.log"
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: S603  this Python, and a port
                 [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -128,8 +128,10 @@ def _check_api(url: str) -> None:
 
 def _refusal(url: str) -> str:
     """Why what answers at the address of an API's health is no healthy Prefect API; "" if it is one."""
+    if not url.startswith(("http://", "https://")):
+        return "which is no address of http"
     try:
-        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310  as the scheme is http
             said = answer.read(HEALTHY_BYTES)
     except (OSError, ValueError, HTTPException) as error:
         return " ".join(str(error).split()) or type(error).__name__

@@ -8,6 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from ddoq_core.cluster.weights import class_weights
 from flows.errors import BUG, DEBUG, LOGS, RunFailed, clear_errors
@@ -69,6 +72,15 @@ def test_a_failed_run_is_classed_by_its_cause(tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(ValueError) as invalid:
         class_weights([1], "cubic")
     assert failed(invalid.value)[0] == 1
+
+
+def test_a_disk_that_is_full_under_a_model_is_no_bug(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SafetensorError) as full:
+        save_file({"weight": torch.zeros(2**21)}, small_disk / "model.safetensors")
+    error = RunFailed("SafetensorError")
+    error.__cause__ = full.value
+    said = f"ddoq: No space left on device for {small_disk}: make room, and run the same command again to go on\n"
+    assert told(error, small_disk, capsys) == (1, said)
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,10 +105,11 @@ def test_what_is_no_prefect_api_is_named(other: str, tmp_path: Path) -> None:
     assert "unset PREFECT_API_URL" in line
 
 
-def test_an_api_without_a_scheme_is_named(tmp_path: Path) -> None:
-    result = ddoq("run", "digits", "--root", tmp_path / "runs", PREFECT_API_URL="127.0.0.1/api")
+@pytest.mark.parametrize("url", ["127.0.0.1/api", "file:///proc"])
+def test_an_api_of_another_scheme_is_named(url: str, tmp_path: Path) -> None:
+    result = ddoq("run", "digits", "--root", tmp_path / "runs", PREFECT_API_URL=url)
     [line] = result.errors.splitlines()
-    assert result.code == 1 and "no Prefect API answers at 127.0.0.1/api" in line
+    assert result.code == 1 and f"no Prefect API answers at {url}/health (which is no address of http)" in line
 
 
 def test_a_server_without_room_says_so(small_disk: Path) -> None:
