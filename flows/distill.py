@@ -61,6 +61,7 @@ def execute(
 def carry_out(run: Run, submit: Callable[[], Found]) -> tuple[Found, list[dict[str, Any]]]:
     """Submit a run's jobs and wait for all of them, showing how far they are. Returns what `submit` does, and a row
     per stage."""
+    run.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with watching(run):
         found = submit()
         run.wait()
