@@ -12,6 +12,8 @@ import pytest
 from tests.flows.conftest import Result, Services, ddoq, free_port, run_tiny
 from tests.flows.test_server import listener, web_server
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 30  # on an idle machine 1; those that look at the data 3
 
 REFUSED = {

@@ -61,6 +61,7 @@ def test_every_recipe_deploys_the_stage(stage: str) -> None:
         assert alone["work_pool"] == whole["work_pool"]
 
 
+@pytest.mark.slow
 def test_entrypoints_are_the_flows_they_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     for entrypoint in {d["entrypoint"] for d in CATALOGUE["deployments"]}:

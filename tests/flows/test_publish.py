@@ -9,6 +9,8 @@ import pytest
 import flows.publish
 from flows.publish import Publisher
 
+pytestmark = pytest.mark.slow
+
 
 def test_an_answer_is_passed_on() -> None:
     assert Publisher()(divmod, 7, 2) == (3, 1)

@@ -32,6 +32,8 @@ from flows.workers import GIB, memory_bytes, num_workers, scheduler_address
 from storage.cores import num_cores
 from storage.errors import UsageError, UserError
 
+pytestmark = pytest.mark.slow
+
 NUM_FITTING = max(min(num_cores(), memory_bytes() // GIB), 1)
 
 

@@ -17,6 +17,8 @@ import pytest
 from tests.flows.conftest import Command, ddoq, start_tiny, wait_until
 from tests.flows.test_run import BELOW, MANY, MOMENTS, artifacts
 
+pytestmark = pytest.mark.slow
+
 SECONDS_WITHOUT_SERVER = 30
 
 

@@ -18,6 +18,8 @@ from flows.summary import show, show_comparison
 from storage.artifact import Artifact
 from tests.flows.conftest import Result, Services, run_tiny
 
+pytestmark = pytest.mark.slow
+
 ODD = "[red]a[/] :car:"
 STAGE = {"stage": "shard", "state": "ran", "artifacts": 1, "units": 1, "seconds": 0.1}
 SCORE = {

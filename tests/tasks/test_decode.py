@@ -82,6 +82,7 @@ def decode_in_a_process(task: tuple[Artifact, tuple[str, ...]]) -> None:
         run(task[0], names=task[1])
 
 
+@pytest.mark.slow
 def test_two_workers_in_any_order_make_what_one_makes(pipeline: Pipeline, in_groups_of_two: None) -> None:
     alone, shared = artifact_of(pipeline, "alone"), artifact_of(pipeline, "shared")
     parts = [NAMES[:6], NAMES[6:]]  # whole groups, as the tasks of a run are
