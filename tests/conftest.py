@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-
 RUNS = {"services", "finished", "commands"}  # fixtures that stand for servers, clusters and whole runs
 
 
