@@ -17,7 +17,7 @@ import zarr
 
 from tests.flows.conftest import IPC, Command, Result, Services, ddoq, run_tiny, start_tiny, wait_until
 
-ABOVE = ("shard", "autoencoder", "encode", "teacher", "prior")
+ABOVE = ("shard", "autoencoder", "encode", "teacher", "prior", "sample")
 BELOW = ("cluster", "decode", "measure", "train", "evaluate", "report")
 STAGES = ABOVE + BELOW
 MANY = "12"  # images per class: makes clustering and what follows do something new, and for long enough to be cut
