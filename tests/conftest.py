@@ -12,6 +12,7 @@ import pytest
 RUNS = {"services", "finished", "commands"}  # fixtures that stand for servers, clusters and whole runs
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of whole runs are slow, and share what is made once a session: one process has all of them."""
     for item in items:
