@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,16 +12,12 @@ import pytest
 RUNS = {"services", "finished", "commands"}  # fixtures that stand for servers, clusters and whole runs
 
 
-@pytest.hookimpl(wrapper=True)  # as xdist looks at the groups first of all
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
-    """Tests of whole runs are slow, and share what is made once a session: one process has all of them."""
+@pytest.hookimpl(tryfirst=True)  # before the marks are asked for
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of whole runs are slow."""
     for item in items:
         if RUNS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.xdist_group("runs"))
-        if "pipeline" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("pipeline"))
-    yield
 
 
 @pytest.fixture
