@@ -13,6 +13,9 @@ import zarr
 from ddoq_core import class_weights
 from ddoq_core.train.accuracy import predict
 from ddoq_core.train.networks import load_classifier
+from tasks.export.choice import choose
+from tasks.export.collect import collect
+from tasks.export.formats import export
 from tests.flows.conftest import IPC, Services, ddoq, run_tiny
 
 RULES = {"d4m": "uniform", "ddoq": "sqrt", "ddoq-mass": "mass", "power": 0.25, "random": "uniform"}
@@ -39,23 +42,23 @@ def exported_from(finished: tuple[Path, object], services: Services, tmp_path_fa
     return root
 
 
-@pytest.mark.parametrize("way", ["by name", "by link", "by digest"])
 @pytest.mark.parametrize("method", RULES)
-def test_every_method_has_its_own_weights_and_logits(
-    method: str, way: str, exported_from: Path, tmp_path: Path
-) -> None:
-    root, out = exported_from, tmp_path / "out"
-    link = root / "digits" / f"images-{method}-{SEED}"
-    shared = method in ("ddoq", "ddoq-mass", "power")  # the same pictures: their digest does not say whose they are
-    what = {
-        "by name": ["digits", "--method", method],
-        "by link": [link],
-        "by digest": [link.resolve(), *(["--weights", str(RULES[method])] if shared else [])],
-    }[way]
-    told = ddoq("export", *what, "--to", "torch", "--out", out, "--root", root)
+def test_every_method_has_its_own_weights_and_logits(method: str, exported_from: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    told = ddoq("export", "digits", "--method", method, "--to", "torch", "--out", out, "--root", exported_from)
     assert told.code == 0, told.errors
-    found = torch.load(out / "distilled.pt", weights_only=True)
-    _assert_is_the_methods(root, method, found)
+    _assert_is_the_methods(exported_from, method, torch.load(out / "distilled.pt", weights_only=True))
+
+
+@pytest.mark.parametrize("way", ["by link", "by digest"])
+@pytest.mark.parametrize("method", RULES)
+def test_so_it_has_by_its_folder(method: str, way: str, exported_from: Path, tmp_path: Path) -> None:
+    link = exported_from / "digits" / f"images-{method}-{SEED}"
+    shared = method in ("ddoq", "ddoq-mass", "power")  # the same pictures: their digest does not say whose they are
+    weights = RULES[method] if shared and way == "by digest" else None
+    folder = link if way == "by link" else link.resolve()
+    export(collect(*choose(str(folder), exported_from, weights=weights)), "torch", tmp_path / "out")
+    _assert_is_the_methods(exported_from, method, torch.load(tmp_path / "out" / "distilled.pt", weights_only=True))
 
 
 def _assert_is_the_methods(root: Path, method: str, found: dict[str, torch.Tensor]) -> None:
