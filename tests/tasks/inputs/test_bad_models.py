@@ -17,7 +17,6 @@ from ddoq_core.train.architectures import check_architecture, timm_names
 from flows.catalogue import load_recipe
 from storage.errors import UserError
 from tasks.inputs.checks import check_models
-from tests.pipelines import save_dit, save_stable_diffusion
 from tests.tasks.inputs.test_checks import recipe
 
 INDEX, TRANSFORMER, UNET, VAE = "model_index.json", "transformer/config.json", "unet/config.json", "vae/config.json"
@@ -57,18 +56,6 @@ OTHER_VALUES: list[tuple[str, str, Any, str]] = [
     (VAE, "latent_channels", "[4]", "latent_channels"),
     (VAE, "latent_channels", 0, "latent_channels"),
 ]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The configurations of a DiTPipeline and a StableDiffusionPipeline. Do not change."""
-    saved = {
-        "stable-diffusion": save_stable_diffusion(tmp_path_factory.mktemp("sd")),
-        "dit": save_dit(tmp_path_factory.mktemp("dit") / "dit"),
-    }
-    for weights in [f for folder in saved.values() for f in folder.rglob("*.safetensors")]:
-        weights.unlink()
-    return saved
 
 
 def copy(part: str, folders: dict[str, Path], tmp_path: Path) -> tuple[str, Path]:

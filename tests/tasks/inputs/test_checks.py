@@ -13,22 +13,9 @@ import yaml
 from tasks.inputs.checks import check_prior
 from tasks.inputs.given import WeightsError
 from tasks.recipe.recipe import Recipe
-from tests.pipelines import save_dit, save_stable_diffusion
 from tests.places import REPOSITORY
 
 DIGITS = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["definitions"]["digits"]["recipe"]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A StableDiffusionPipeline and a DiTPipeline, for latents of 4×8×8 from images of 8 px; configurations alone."""
-    saved = {
-        "stable-diffusion": save_stable_diffusion(tmp_path_factory.mktemp("sd")),
-        "dit": save_dit(tmp_path_factory.mktemp("dit") / "dit"),
-    }
-    for weights in [f for folder in saved.values() for f in folder.rglob("*.safetensors")]:
-        weights.unlink()
-    return saved
 
 
 def recipe(kind: str, folder: str | Path, size_px: int = 8, **more: Any) -> Recipe:

@@ -1,0 +1,21 @@
+"""Pipelines of which there are the configurations alone, as checks before a run look at nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.pipelines import save_dit, save_stable_diffusion
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A StableDiffusionPipeline and a DiTPipeline, for latents of 4×8×8 from images of 8 px; configurations alone."""
+    saved = {
+        "stable-diffusion": save_stable_diffusion(tmp_path_factory.mktemp("sd")),
+        "dit": save_dit(tmp_path_factory.mktemp("dit") / "dit"),
+    }
+    for weights in [f for folder in saved.values() for f in folder.rglob("*.safetensors")]:
+        weights.unlink()
+    return saved
