@@ -31,7 +31,7 @@ QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
-    "PREFECT_CLIENT_MAX_RETRIES": "2",  # 6 s a call; with Prefect's own 5, 62 s where the server is gone
+    "PREFECT_CLIENT_MAX_RETRIES": "1",  # with Prefect's own 5, a run ends minutes after a server that is gone
     "DO_NOT_TRACK": "1",
 }
 ROOM_BYTES = 4 * 2**20  # what a server's database and log take at least
