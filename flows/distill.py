@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,6 +77,7 @@ def publish_stages(run: Run, name: str, rows: list[dict[str, Any]]) -> None:
     run.publish(create_table_artifact, rows, key="ddoq-stages", description=f"Stages of {name}")
 
 
+@cache
 def _stage_flow(stage: str) -> Flow[Any, dict[str, Any]]:
     @flow(
         name=stage,
@@ -91,4 +93,8 @@ def _stage_flow(stage: str) -> Flow[Any, dict[str, Any]]:
     return run_stage
 
 
-globals().update({stage: _stage_flow(stage) for stage in STAGES})  # flows/distill.py:cluster, and so on
+def __getattr__(name: str) -> Flow[Any, dict[str, Any]]:
+    """The flow of a stage, made when it is asked for: `flows/distill.py:cluster`."""
+    if name in STAGES:
+        return _stage_flow(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 LEVEL = 0.95
 
@@ -34,6 +33,8 @@ class Difference(NamedTuple):
 
 def interval_of(values: ArrayLike) -> Interval:
     """Student's t-interval of the mean of values (n,), n ≥ 2; it says nothing of a spread that they do not show."""
+    from scipy import stats  # takes a second, which every command of a run would wait for
+
     x = _values(values)
     mean, error = float(x.mean()), stats.sem(x)
     if error == 0:  # scipy gives NaN
@@ -45,6 +46,8 @@ def interval_of(values: ArrayLike) -> Interval:
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
     """a − b over pairs (n,), n ≥ 2, where a pair has its seed in common. p is 1 for pairs that all differ by the same:
     there is no spread to judge by."""
+    from scipy import stats
+
     difference = _values(a) - _values(b)
     if np.ptp(difference) < 1e-9:
         return Difference(interval_of(difference), 1.0)

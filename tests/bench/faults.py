@@ -46,7 +46,7 @@ class Trial:
 
     def __init__(self, finished: Path, root: Path, rng: random.Random) -> None:
         self.finished, self.root, self.rng = finished, root, rng
-        shutil.copytree(finished, root, symlinks=True, ignore=shutil.ignore_patterns(".prefect"))
+        shutil.copytree(finished, root, symlinks=True)
 
     def damage(self, how: str) -> str:
         """A file of a finished artifact is not as it was; size as far as can be, and time, are."""
@@ -184,7 +184,7 @@ def small_disk(root: Path, num_bytes: int, *, read_only: bool) -> Iterator[Path]
             subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         yield place
         shutil.rmtree(root)
-        shutil.copytree(place, root, symlinks=True, ignore=shutil.ignore_patterns(".prefect"))
+        shutil.copytree(place, root, symlinks=True)
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
         place.rmdir()

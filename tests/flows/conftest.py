@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,11 +14,12 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from tests.places import REPOSITORY
 
@@ -163,9 +165,10 @@ class Services:
 
 
 @pytest.fixture(scope="session")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+def services(finished: tuple[Path, Result], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     """`prefect server start` and `dask scheduler` with two `dask worker` processes, all on loopback."""
     folder = tmp_path_factory.mktemp("services")
+    shutil.copytree(finished[0] / ".prefect", folder / "prefect")  # a new database takes 10 s
     port, scheduler = free_port(), f"tcp://127.0.0.1:{free_port()}"
     api = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_HOME": str(folder / "prefect")}
     dask, local = SCRIPTS / "dask", ("--host", "127.0.0.1", "--no-dashboard")
@@ -224,16 +227,25 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """The root and the result of one uninterrupted tiny run with a server and a cluster of its own. Do not change."""
-    root = tmp_path_factory.mktemp("finished") / "runs"
-    result = run_tiny(root)
-    assert result.code == 0, result.errors
-    return root, result
+    """The root and the result of one uninterrupted tiny run with a server and a cluster of its own. Do not change.
+
+    The processes of a session of tests share it: the first that wants it makes it.
+    """
+    mine = tmp_path_factory.getbasetemp()
+    folder = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "finished"
+    folder.mkdir(exist_ok=True)
+    told = folder / "result.json"
+    with FileLock(folder / "lock"):
+        if not told.exists():
+            result = run_tiny(folder / "runs")
+            assert result.code == 0, result.errors
+            told.write_text(json.dumps(asdict(result)))
+    return folder / "runs", Result(**json.loads(told.read_text()))
 
 
 @pytest.fixture
 def root(finished: tuple[Path, Result], tmp_path: Path) -> Path:
-    """A copy of the finished run."""
+    """A copy of the finished run, with the database of its Prefect server."""
     copy = tmp_path / "runs"
-    shutil.copytree(finished[0], copy, symlinks=True, ignore=shutil.ignore_patterns(".prefect"))
+    shutil.copytree(finished[0], copy, symlinks=True)
     return copy

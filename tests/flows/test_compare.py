@@ -41,7 +41,7 @@ def compared(
     import shutil
 
     root = tmp_path_factory.mktemp("compared") / "runs"
-    shutil.copytree(finished[0], root, symlinks=True, ignore=shutil.ignore_patterns(".prefect"))
+    shutil.copytree(finished[0], root, symlinks=True)
     result = compare_tiny(root, services)
     assert result.code == 0, result.errors
     return root, result

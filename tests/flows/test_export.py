@@ -35,7 +35,7 @@ def exported_from(finished: tuple[Path, object], services: Services, tmp_path_fa
     import shutil
 
     root = tmp_path_factory.mktemp("exports") / "runs"
-    shutil.copytree(finished[0], root, symlinks=True, ignore=shutil.ignore_patterns(".prefect"))
+    shutil.copytree(finished[0], root, symlinks=True)
     changes = ("--set", f"methods={json.dumps(METHODS)}", "--set", f"seeds=[{SEED}]")
     result = run_tiny(root, *changes, **services.both)
     assert result.code == 0, result.errors

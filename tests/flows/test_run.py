@@ -226,7 +226,9 @@ MOMENTS = {
 
 
 def test_killed_again_and_again(finished: tuple[Path, Result], tmp_path: Path, commands: list[Command]) -> None:
+    uninterrupted, _ = finished
     root = tmp_path / "runs"
+    shutil.copytree(uninterrupted / ".prefect", root / ".prefect")
     for moment, sign in MOMENTS.items():
         command = start_tiny(root)
         commands.append(command)
@@ -237,7 +239,6 @@ def test_killed_again_and_again(finished: tuple[Path, Result], tmp_path: Path, c
     result = run_tiny(root)
     assert result.code == 0, result.errors
     assert result.states["shard"] == "cached"
-    uninterrupted, _ = finished
     stages = [stage for stage in STAGES if stage != "report"]  # which shows times
     left = [p for p in root.rglob("*.partial") if not p.name.startswith(".record.json.")]
     assert not left, "zarr would show what a cut-off write left as a class"

@@ -61,7 +61,7 @@ def test_a_root_with_brackets_is_told_verbatim(
     finished: tuple[Path, Result], services: Services, tmp_path: Path
 ) -> None:
     root = tmp_path / "[old] :car:"
-    shutil.copytree(finished[0], root, symlinks=True, ignore=shutil.ignore_patterns(".prefect"))
+    shutil.copytree(finished[0], root, symlinks=True)
     result = run_tiny(root, **services.both)
     assert result.code == 0, result.errors
     assert f"report: {root}/digits/report/report/report.html\n" in result.output
