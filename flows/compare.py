@@ -46,6 +46,7 @@ def compare(
     folder = link(run.root / recipe.name, COMPARE, artifact) / FOLDER
     for num, artifacts in named.items():
         keep_run(run.root / recipe.name, matrix.recipe(recipe, num), artifacts, f"{COMPARE}-{num}")
+    artifact.check(FOLDER)
     tables = json.loads((folder / "results.json").read_text())
     publish_stages(run, recipe.name, rows)
     run.publish(create_table_artifact, tables["results"], key="ddoq-comparison", description=recipe.name)

@@ -12,6 +12,7 @@ from rich.table import Table
 from flows.run import Run
 from storage.artifact import Artifact
 from tasks.recipe.recipe import Recipe
+from tasks.report import FOLDER
 
 
 def stage_rows(run: Run) -> list[dict[str, Any]]:
@@ -35,8 +36,9 @@ def stage_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def results(report: Artifact) -> list[dict[str, Any]]:
-    """The rows of results.json: method, architecture, top-1 mean and standard deviation, W2."""
-    return list(json.loads((report.path / "report" / "results.json").read_text()))
+    """The rows of results.json: method, architecture, top-1 mean and standard deviation, W2. Raises Damaged."""
+    report.check(FOLDER)
+    return list(json.loads((report.path / FOLDER / "results.json").read_text()))
 
 
 def to_markdown(recipe: Recipe, found: list[dict[str, Any]]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from storage.names import file_name
 from tasks.inputs.distilled import Distilled
 
 
@@ -23,7 +24,7 @@ class Handout(Distilled):
 
     def folder_of(self, label: int) -> str:
         """A class's folder: numbers of one width, so that any sorting gives the labels back."""
-        return f"{label:0{len(str(len(self.classes) - 1))}d}-{self.classes[label]}"
+        return f"{label:0{len(str(len(self.classes) - 1))}d}-{file_name(self.classes[label])}"
 
     def name_of(self, row: int) -> str:
         """A picture's place below the folder of its class."""

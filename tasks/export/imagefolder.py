@@ -10,6 +10,7 @@ import numpy as np
 from tasks.export.handout import Handout
 
 SOFT_LABELS = "soft_labels.npy"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would work out, where a cell begins with it
 
 
 def write(handout: Handout, folder: Path) -> None:
@@ -23,6 +24,10 @@ def write(handout: Handout, folder: Path) -> None:
             path = folder / "train" / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(handout.png_of(row))
-            writer.writerow((name, facts["label"], facts["class"], facts["weight"], facts["centroid"]))
+            writer.writerow((name, facts["label"], _as_text(facts["class"]), facts["weight"], facts["centroid"]))
     if handout.logits is not None:
         np.save(folder / SOFT_LABELS, handout.logits)
+
+
+def _as_text(name: str) -> str:
+    return f"'{name}" if name.startswith(FORMULA) else name

@@ -116,6 +116,16 @@ def test_an_accuracy_changed_by_hand_is_found_and_not_trusted(root: Path, servic
     assert result.states["train"] == "cached"
 
 
+def test_a_result_that_was_changed_is_not_shown(root: Path, services: Services) -> None:
+    damage(root / "digits/report/report/results.json", "flipped")
+    told = run_tiny(root, **services.both)
+    assert told.code == 1 and "results.json (unit report) is gone or damaged" in told.errors.splitlines()[-1]
+    result = run_tiny(root, **services.both)
+    assert result.code == 0, result.errors
+    assert {stage for stage, state in result.states.items() if state == "ran"} == {"report"}
+    assert ddoq("verify", root).code == 0
+
+
 def test_an_index_that_was_changed_is_read_by_nobody(root: Path, services: Services) -> None:
     damage(root / "digits/shard/index/index.parquet", "flipped")
     told = ddoq("export", "digits", "--to", "torch", "--out", root / "set", "--root", root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ def test_folders_sort_as_labels_do() -> None:
     many = Handout(nothing, nothing, nothing, nothing, names)  # type: ignore[arg-type]
     folders = [many.folder_of(label) for label in range(1000)]
     assert sorted(folders) == folders and folders[7] == "007-n993"
+
+
+def test_no_class_name_leads_out_of_the_folder_or_into_a_formula(distilled: Handout, tmp_path: Path) -> None:
+    names, folders = ("../../up", "=1+1"), ["0-%2E%2E%2F%2E%2E%2Fup", "1-=1+1"]
+    place = tmp_path / "a/b/set"
+    export(replace(distilled, classes=names), "imagefolder", place)
+    assert [path.name for path in (tmp_path / "a").rglob("*") if path.is_dir()] == ["b", "set", "train", *folders]
+    with (place / "train/metadata.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["class"] for row in rows} == {"../../up", "'=1+1"}
+    assert all((place / "train" / row["file_name"]).is_file() for row in rows)
 
 
 def test_an_image_folder_is_read_by_torchvision_and_datasets(distilled: Handout, tmp_path: Path) -> None:
