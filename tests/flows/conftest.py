@@ -14,6 +14,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -164,38 +165,38 @@ class Services:
         return {**self.api, **self.dask}
 
 
+@contextmanager
+def prefect_server(database: Path, folder: Path) -> Iterator[dict[str, str]]:
+    """`prefect server start` on loopback, with a copy of a `.prefect` that was made (a new one takes 10 s), as the
+    settings that lead a command to it."""
+    shutil.copytree(database, folder)
+    port = free_port()
+    api = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_HOME": str(folder)}
+    command = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    server = _serve(*command, log=folder / "server.log", **api)
+    try:
+        wait_until(lambda: _answers(f"{api['PREFECT_API_URL']}/health"), 120, "the Prefect server answers")
+        yield api
+    finally:
+        _end(server)
+
+
 @pytest.fixture(scope="session")
 def services(finished: tuple[Path, Result], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     """`prefect server start` and `dask scheduler` with two `dask worker` processes, all on loopback."""
     folder = tmp_path_factory.mktemp("services")
-    shutil.copytree(finished[0] / ".prefect", folder / "prefect")  # a new database takes 10 s
-    port, scheduler = free_port(), f"tcp://127.0.0.1:{free_port()}"
-    api = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_HOME": str(folder / "prefect")}
-    dask, local = SCRIPTS / "dask", ("--host", "127.0.0.1", "--no-dashboard")
+    scheduler, local = f"tcp://127.0.0.1:{free_port()}", ("--host", "127.0.0.1", "--no-dashboard")
+    workers = (scheduler, *local, "--nworkers", "2", "--nthreads", "1", "--resources", "GPU=1")
     started = [
-        _serve("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), log=folder / "server", **api),
-        _serve(dask, "scheduler", *local, "--port", scheduler.rsplit(":", 1)[1], log=folder / "scheduler"),
-        _serve(
-            dask,
-            "worker",
-            scheduler,
-            *local,
-            "--nworkers",
-            "2",
-            "--nthreads",
-            "1",
-            "--resources",
-            "GPU=1",
-            log=folder / "worker",
-        ),
+        _serve("dask", "scheduler", *local, "--port", scheduler.rsplit(":", 1)[1], log=folder / "scheduler"),
+        _serve("dask", "worker", *workers, log=folder / "worker"),
     ]
     try:
-        wait_until(lambda: _answers(f"{api['PREFECT_API_URL']}/health"), 120, "the Prefect server answers")
-        yield Services(api, {"DDOQ_CLUSTER": scheduler})
+        with prefect_server(finished[0] / ".prefect", folder / "prefect") as api:
+            yield Services(api, {"DDOQ_CLUSTER": scheduler})
     finally:
         for process in started:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(timeout=10)
+            _end(process)
 
 
 def _serve(program: str | Path, *arguments: str, log: Path, **extra: str) -> subprocess.Popen[bytes]:
@@ -208,6 +209,11 @@ def _serve(program: str | Path, *arguments: str, log: Path, **extra: str) -> sub
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=10)
 
 
 def _answers(url: str) -> bool:
