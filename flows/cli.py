@@ -282,10 +282,11 @@ def _run(
     with _clear_errors(root):
         number, address = num_workers(workers), scheduler_address(cluster)
         recipe = load_recipe(name, ipc, settings)
-        local.check_settings(recipe if matrix is None else matrix.recipe(recipe, max(matrix.ipc)))
+        whole = recipe if matrix is None else matrix.recipe(recipe, max(matrix.ipc))
+        local.check_settings(whole)
         _check_writable(root)
         with prefect_server(root) as server:
-            local.check(recipe if matrix is None else matrix.recipe(recipe, max(matrix.ipc)), root)
+            local.check(whole, root, flow)
             with console.status("starting the Prefect server"):
                 local.prepare()
                 server.wait()

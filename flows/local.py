@@ -17,7 +17,7 @@ from flows.server import ServerError
 from storage.artifact import NotDone
 from tasks.inputs.checks import check_models, check_prior
 from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import COMPARE
+from tasks.recipe.settings import COMPARE, STAGES
 
 
 def check_settings(recipe: Recipe) -> None:
@@ -25,10 +25,13 @@ def check_settings(recipe: Recipe) -> None:
     check_models(recipe)
 
 
-def check(recipe: Recipe, root: Path) -> None:
-    """Raise, before anything starts, for data or weights that cannot serve the recipe."""
-    from tasks.inputs.data import check_source
+def check(recipe: Recipe, root: Path, flow: str) -> None:
+    """Raise, before anything starts, for data or weights that cannot serve the recipe, and for a stage without them."""
+    from tasks.inputs.data import check_source, shard_artifact
+    from tasks.inputs.stores import indexed
 
+    if flow in STAGES and flow != "shard":
+        indexed(shard_artifact(root.absolute(), recipe.data))
     check_prior(recipe, check_source(recipe, root))
 
 

@@ -225,18 +225,21 @@ MOMENTS = {
 }
 
 
-def test_killed_again_and_again(finished: tuple[Path, Result], tmp_path: Path, commands: list[Command]) -> None:
+def test_killed_again_and_again(
+    finished: tuple[Path, Result], services: Services, tmp_path: Path, commands: list[Command]
+) -> None:
     uninterrupted, _ = finished
     root = tmp_path / "runs"
     shutil.copytree(uninterrupted / ".prefect", root / ".prefect")
     for moment, sign in MOMENTS.items():
-        command = start_tiny(root)
+        own_server = moment in ("the server starts", "some classes are clustered")
+        command = start_tiny(root, **({} if own_server else services.api))
         commands.append(command)
         _wait_for_new(command, root, sign, moment)
         command.process.kill()
         wait_until(lambda command=command: not command.alive(), 15, f"all processes end, killed when {moment}")
         assert not (root / "digits").exists(), "links are for finished runs"
-    result = run_tiny(root)
+    result = run_tiny(root, **services.both)
     assert result.code == 0, result.errors
     assert result.states["shard"] == "cached"
     stages = [stage for stage in STAGES if stage != "report"]  # which shows times
