@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -14,6 +15,15 @@ def describe(class_name: str) -> str:
     return str(imagenet.label_name_to_description(class_name)) if class_name in _index() else class_name
 
 
+def prompt_name(class_name: str) -> str:
+    """What a text-to-image prior is told of a class: its class line, of the two cranes and two maillots with what they
+    are, "crane: large long-necked wading bird ...". D4M's prompts of these are the same, or nearly."""
+    line = describe(class_name)
+    if class_name not in _index() or line.split(", ")[0] not in _shared():
+        return line
+    return str(_imagenet().label_name_to_description(class_name, detailed=True))
+
+
 def imagenet_index(class_name: str) -> int | None:
     """The number 0 to 999 of a WordNet id in ImageNet-1K's order, None for any other name."""
     return _index().get(class_name)
@@ -22,6 +32,13 @@ def imagenet_index(class_name: str) -> int | None:
 @lru_cache(maxsize=1)
 def _imagenet() -> ImageNetInfo:
     return ImageNetInfo()
+
+
+@lru_cache(maxsize=1)
+def _shared() -> set[str]:
+    """First names that more than one class has."""
+    names = Counter(describe(name).split(", ")[0] for name in _index())
+    return {name for name, count in names.items() if count > 1}
 
 
 @lru_cache(maxsize=1)

@@ -10,12 +10,23 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 
-def preprocess(image: Image.Image, size_px: int, resize: Literal["crop", "squash"] = "crop") -> NDArray[np.uint8]:
+def preprocess(
+    image: Image.Image,
+    size_px: int,
+    resize: Literal["crop", "squash"] = "crop",
+    center_crop: float | None = None,
+) -> NDArray[np.uint8]:
     """An RGB image as (size_px, size_px, 3) uint8, antialiased.
 
-    resize  "crop": the short side is brought to size_px and the centre kept; "squash": the aspect ratio is given
-            up, as D4M does (arXiv 2407.15138, published code)
+    resize       "crop": the short side is brought to size_px and the centre kept; "squash": the aspect ratio is given
+                 up, as D4M does (arXiv 2407.15138, published code)
+    center_crop  a share of the short side: torchvision's Resize(size_px / center_crop) and CenterCrop(size_px), with
+                 its bilinear filter, in the place of `resize`; 0.875 is Resize(256), CenterCrop(224)
     """
+    if center_crop is not None:
+        from torchvision.transforms import functional
+
+        return np.asarray(functional.center_crop(functional.resize(image, round(size_px / center_crop)), [size_px]))
     fit = ImageOps.fit if resize == "crop" else Image.Image.resize
     return np.asarray(fit(image, (size_px, size_px), Image.Resampling.BICUBIC), dtype=np.uint8)
 

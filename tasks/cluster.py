@@ -36,7 +36,8 @@ def plan(recipe: Recipe, method: str, seed: int, latents: Artifact) -> Work:
 
 def identity(config: ClusterConfig) -> dict[str, Any]:
     """The settings that matter to the method."""
-    return config.model_dump(exclude=set() if config.has_starts else {"num_starts"})
+    order = {"order": "by seed"} if config.method in ("stream", "stream-d4m") else {}  # once it was the store's
+    return {**config.model_dump(exclude=set() if config.has_starts else {"num_starts"}), **order}
 
 
 def units(artifact: Artifact, index: Index, class_names: tuple[str, ...] | None = None) -> dict[str, str]:

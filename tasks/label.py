@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from tasks.inputs.cached import cached
 from tasks.inputs.models import load_classifier
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import distilled_set, indexed, label_blocks, labels_of
-from tasks.recipe.protocols import protocol_of
+from tasks.recipe.protocols import augmentation_identity, protocol_of
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import Weighting
 
@@ -40,7 +39,7 @@ def identity(protocol: Protocol, weights: Weighting, seed: int) -> dict[str, Any
     return {
         "num_epochs": protocol.num_epochs,
         "batch_size": protocol.batch_size,
-        "augmentation": asdict(protocol.augmentation),
+        "augmentation": augmentation_identity(protocol.augmentation),
         "label_top_k": protocol.label_top_k,
         "temperature": protocol.temperature if protocol.label_top_k else None,
         "weights": weights if protocol.weights_in == "sampling" else None,

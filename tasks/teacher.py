@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +16,7 @@ from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, st
 from tasks.inputs.plan import Work
 from tasks.inputs.real import classify_split, read_split
 from tasks.inputs.stores import indexed
+from tasks.recipe.protocols import augmentation_identity
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import ImageConfig, TeacherConfig
 
@@ -32,7 +34,10 @@ def plan(recipe: Recipe, shard: Artifact) -> Work:
 
 def identity(config: TeacherConfig) -> dict[str, Any]:
     """The settings that matter: of weights that are given, not how others would be trained."""
-    return config.model_dump(include={"architecture", "weights", "min_gain"} if config.weights else None)
+    if config.weights:
+        view = {"view": "its own"}  # once it was that of the training
+        return {**config.model_dump(include={"architecture", "weights", "min_gain"}), **view}
+    return {**config.model_dump(), "augmentation": augmentation_identity(config.augmentation)}
 
 
 def checkpoint_of(config: TeacherConfig) -> str | None:
@@ -47,7 +52,7 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
         return cached(artifact)
     from ddoq_core.train import networks
     from ddoq_core.train.accuracy import accuracy, best_reordering
-    from ddoq_core.train.pretrained import load_checkpoint, load_pretrained
+    from ddoq_core.train.pretrained import center_crop_of, load_checkpoint, load_pretrained, unlike_published
     from ddoq_core.train.teachers import train_teacher
 
     clock = Clock()
@@ -76,9 +81,13 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
         with clock("compute"):
             losses = train_teacher(model, real, labels, protocol, config.seed, DiskCheckpoint(artifact))
     with clock("compute"):
-        logits, truth = classify_split(model.eval(), shard, index, "val", images)
+        center_crop = center_crop_of(config.architecture) if config.weights else None
+        logits, truth = classify_split(model.eval(), shard, index, "val", images, center_crop)
         found = accuracy(logits, truth)
     check_teacher(config, found.top1, best_reordering(logits, truth), len(index.classes), len(truth))
+    if odd := config.weights and unlike_published(config.architecture, found.top1, index.classes, len(truth)):
+        logging.getLogger(__name__).warning(odd)
+        given = {**given, "warning": odd}
     with artifact.writing(MODEL, clock, {**asdict(found), "losses": losses, **given}) as folder:
         networks.save_classifier(model, spec, folder)
     return str(artifact)

@@ -16,7 +16,7 @@ from tasks.inputs.given import MODEL
 from tasks.inputs.models import load_classifier
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import distilled_set, epoch_reader, indexed
-from tasks.recipe.protocols import protocol_of
+from tasks.recipe.protocols import augmentation_identity, protocol_of
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import Weighting
 
@@ -36,9 +36,9 @@ def plan(
 
 
 def identity(protocol: Protocol, architecture: str, weights: Weighting, seed: int) -> dict[str, Any]:
-    """The settings of a student. How many logits are stored is the labels' own."""
-    numbers = asdict(protocol)
-    del numbers["label_top_k"]
+    """The settings of a student. How many logits are stored is the labels' own, how it is evaluated no part of it."""
+    numbers = {**asdict(protocol), "augmentation": augmentation_identity(protocol.augmentation)}
+    del numbers["label_top_k"], numbers["center_crop"]
     return {**numbers, "architecture": architecture, "weights": weights, "seed": seed}
 
 

@@ -61,7 +61,7 @@ def quantize(
     """Quantise the points z (n, d), real numbers, into `num_points` = K weighted points.
 
     method         "exact": Lloyd and Hartigan–Wong moves from `num_starts` k-means++ starts, the best one wins
-                   "stream": one pass of mini-batch k-means in the given order (as D4M and the paper)
+                   "stream": one pass of mini-batch k-means, shuffled by the seed (as D4M and the paper)
                    "stream-d4m": the same, dropping the points of the last incomplete batch as D4M does
                    "clvq": one pass of competitive learning, shuffled by the seed (CLVQ as the paper defines it)
                    "balanced": cells of equal counts up to one, from the exact start: a uniform barycenter
@@ -74,7 +74,7 @@ def quantize(
                    weight 0 moves no centroid, but is assigned to one
 
     Distances are float32's, about the mean, which goes in float64: float64 points may lie at any offset. The result
-    depends on the values and the seed alone; except for the streams, not on the order of the points. K = n gives the
+    depends on the values and the seed alone, not on the order of the points. K = n gives the
     points themselves. Raises ValueError for points that are not a dense, finite, real (n, d) array or whose squared
     distances leave float32, for K < 1 or K > n, and for options that are out of bounds or not the method's.
     """
@@ -127,11 +127,8 @@ def _cells(
         return _random_points(x, num_points, rng, w)
     if method == "clvq":
         return partition.assign_all(x, streaming.clvq(x, num_points, rng, step))
-    given = np.argsort(data.order)
-    streamed = streaming.stream(
-        x[given], num_points, rng, batch_size, None if w is None else w[given], drop_last=method == "stream-d4m"
-    )
-    return partition.assign_all(x, streamed)
+    drop_last = method == "stream-d4m"
+    return partition.assign_all(x, streaming.stream(x, num_points, rng, batch_size, w, drop_last=drop_last))
 
 
 def finish(

@@ -22,17 +22,18 @@ def stream(
     *,
     drop_last: bool,
 ) -> Points:
-    """Centroids (K, d) after one pass of scikit-learn's partial_fit over x (n, d) in the given order.
+    """Centroids (K, d) after one pass of scikit-learn's partial_fit over x (n, d), shuffled by the seed.
 
     A batch moves a centroid to the weighted mean of all it has won: c ← (v·c + Σ w_i x_i) / (v + Σ w_i).
-    Source: Sculley, "Web-scale k-means clustering" (WWW 2010), as D4M (arXiv 2407.15138) runs it, which drops the
-    points of the last incomplete batch (`drop_last`).
+    Source: Sculley, "Web-scale k-means clustering" (WWW 2010), as D4M (arXiv 2407.15138) runs it, which shuffles
+    the images and drops the points of the last incomplete batch (`drop_last`).
     """
     size = min(num_points if batch_size is None else batch_size, len(x))
     model = MiniBatchKMeans(num_points, random_state=int(seed.generate_state(1)[0]), compute_labels=False)
+    order = np.random.default_rng(seed).permutation(len(x))
     end = len(x) // size * size if drop_last else len(x)
     for start in range(0, end, size):
-        batch = slice(start, start + size)
+        batch = order[start : min(start + size, end)]
         model.partial_fit(x[batch], sample_weight=None if weights is None else weights[batch])
     return np.asarray(model.cluster_centers_, dtype=np.float32)
 

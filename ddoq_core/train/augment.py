@@ -13,6 +13,8 @@ import torch.nn.functional as F
 
 from ddoq_core.train.protocol import Augmentation
 
+ATTEMPTS = 10  # torchvision's
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -56,7 +58,7 @@ def draw(num_images: int, size_px: int, augmentation: Augmentation, generator: t
     most, area = augmentation.shift_px, augmentation.resized_crop
     # in this order, which is a part of what a seed means: stored labels and cut trainings depend on it
     shift = torch.randint(0, 2 * most + 1, (2, num_images), generator=generator).T - most if most else None
-    crop = _draw_crop(num_images, area, generator) if area else None
+    crop = _draw_crop(num_images, size_px, area, generator) if area else None
     mirrored = torch.rand(num_images, generator=generator) < 0.5 if augmentation.flip else None
     box = _draw_box(size_px, generator) if augmentation.cutmix else None
     partner = torch.randperm(num_images, generator=generator) if augmentation.cutmix else None
@@ -79,13 +81,19 @@ def apply(x: torch.Tensor, draws: Draws) -> torch.Tensor:
     return x
 
 
-def _draw_crop(num_images: int, area: tuple[float, float], generator: torch.Generator) -> torch.Tensor:
-    share, ratio, ty, tx = torch.rand(4, num_images, generator=generator)  # (B,) each, in [0, 1)
+def _draw_crop(num_images: int, size: int, area: tuple[float, float], generator: torch.Generator) -> torch.Tensor:
+    """Boxes of whole pixels as torchvision's RandomResizedCrop draws them: a share of the area and a ratio until the
+    box fits, the whole picture after ten that did not."""
+    share, ratio = torch.rand(2, ATTEMPTS, num_images, generator=generator)  # (10, B) each, in [0, 1)
+    ty, tx = torch.rand(2, num_images, generator=generator)  # (B,) each
     share = area[0] + share * (area[1] - area[0])  # h·w
     ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))  # w/h, uniform in its logarithm
-    # a longer side is cut to the picture's, where torchvision draws again: mean area 0.54 from 0.08 on, there 0.47
-    h, w = (share / ratio).sqrt().clamp(max=1), (share * ratio).sqrt().clamp(max=1)
-    return torch.stack([h, w, (2 * ty - 1) * (1 - h), (2 * tx - 1) * (1 - w)], dim=1)  # (B, 4), inside the picture
+    h, w = (share / ratio).sqrt().mul(size).round(), (share * ratio).sqrt().mul(size).round()  # in pixels
+    fits = (h <= size) & (w <= size) & (h > 0) & (w > 0)
+    first = fits.int().argmax(dim=0, keepdim=True)  # of equal values torch takes the first
+    h, w = (torch.where(fits.any(dim=0), side.gather(0, first)[0], size) for side in (h, w))  # (B,)
+    top, left = (ty * (size - h + 1)).floor(), (tx * (size - w + 1)).floor()
+    return torch.stack([h / size, w / size, (2 * top + h) / size - 1, (2 * left + w) / size - 1], dim=1)  # (B, 4)
 
 
 def _draw_box(size: int, generator: torch.Generator) -> torch.Tensor:

@@ -19,6 +19,33 @@ from ddoq_core.loading import fill, read_tensors
 from ddoq_core.train.networks import Classifier, ClassifierSpec, build_classifier, build_network
 
 IMAGENET_CLASSES = 1000
+PUBLISHED = {  # top-1 in per cent on ILSVRC 2012's validation images, as torchvision tells it of these weights
+    "resnet18.tv_in1k": 69.758,
+    "resnet34.tv_in1k": 73.314,
+    "resnet50.tv_in1k": 76.130,
+    "resnet101.tv_in1k": 77.374,
+    "resnet152.tv_in1k": 78.312,
+}
+
+
+def unlike_published(architecture: str, top1: float, class_names: Sequence[str], num_images: int) -> str:
+    """What is odd about a top-1 (0 to 1) on that many held-out images of ImageNet-1K: that it is more than two points,
+    and more than two standard deviations of chance, off the published one. "" where nothing is, or nothing is known."""
+    published = PUBLISHED.get(architecture, 0) / 100
+    if not published or [imagenet_index(name) for name in class_names] != list(range(IMAGENET_CLASSES)):
+        return ""
+    if abs(top1 - published) <= 0.02 + 2 * (published * (1 - published) / num_images) ** 0.5:
+        return ""
+    return (
+        f"teacher {architecture} has top-1 {top1:.1%} on {num_images} held-out images, published is {published:.1%}: "
+        "look whether these are ILSVRC's validation images, whole and under their own classes"
+    )
+
+
+def center_crop_of(architecture: str) -> float | None:
+    """The share of an image's short side that timm's weights of a network are evaluated on; None where it has none."""
+    described = timm.get_pretrained_cfg(architecture) if timm.is_model(architecture) else None
+    return described.crop_pct if described else None
 
 
 def load_pretrained(spec: ClassifierSpec, class_names: Sequence[str]) -> Classifier:

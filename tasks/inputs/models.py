@@ -103,6 +103,8 @@ def load_given_prior(
 
         return load_dit(weights, class_names)
     from ddoq_core.decode.stable_diffusion import load_stable_diffusion
-    from ddoq_core.imagenet import describe
+    from ddoq_core.imagenet import prompt_name
 
-    return load_stable_diffusion(weights, [prompt.format(name=describe(name)) for name in class_names], negative_prompt)
+    return load_stable_diffusion(
+        weights, [prompt.format(name=prompt_name(name)) for name in class_names], negative_prompt
+    )

@@ -39,10 +39,15 @@ def _source(folder: Path, config: bytes, content: str) -> Source:
 
 
 def read_batches(
-    shard: Artifact, index: Index, batches: Iterable[NDArray[np.int64]], images: ImageConfig
+    shard: Artifact,
+    index: Index,
+    batches: Iterable[NDArray[np.int64]],
+    images: ImageConfig,
+    center_crop: float | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Images (B, S, S, 3) uint8 of each batch of rows of the index, in order; threads decode ahead of the reader.
+    """Images (B, S, S, 3) uint8 of each batch of rows of the index, in order; threads read ahead of the reader.
 
+    center_crop  see ddoq_core.images.preprocess
     Raises SourceError for an image that can no longer be read.
     """
     from ddoq_core.images import preprocess
@@ -51,7 +56,7 @@ def read_batches(
 
     def read(location: Location) -> NDArray[np.uint8]:
         try:
-            return preprocess(source.open(location), images.size_px, images.resize)
+            return preprocess(source.open(location), images.size_px, images.resize, center_crop)
         except RefusedImage as error:
             raise SourceError(
                 f"image {error.path} can no longer be read ({error.reason}): repair or remove it"
@@ -88,7 +93,7 @@ def read_split(
 
 
 def classify_split(
-    model: Any, shard: Artifact, index: Index, split: str, images: ImageConfig
+    model: Any, shard: Artifact, index: Index, split: str, images: ImageConfig, center_crop: float | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Logits (n, C) of a classifier for all images of a split, and their labels (n,). Of a large split few images are
     in memory at a time; a small one stays there, as hundreds of students may be asked about it."""
@@ -96,9 +101,9 @@ def classify_split(
 
     rows = index.rows(split)
     batches = [rows[k : k + BATCH_IMAGES] for k in range(0, len(rows), BATCH_IMAGES)]
-    pictures: Iterable[NDArray[np.uint8]] = read_batches(shard, index, batches, images)
+    pictures: Iterable[NDArray[np.uint8]] = read_batches(shard, index, batches, images, center_crop)
     if 3 * images.size_px**2 * len(rows) <= KEPT_BYTES:
-        key = sha256_of([shard.content(), split, images.model_dump()])
+        key = sha256_of([shard.content(), split, images.model_dump(), center_crop])
         if key not in _kept:
             _kept.clear()
             _kept[key] = list(pictures)

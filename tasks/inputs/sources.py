@@ -67,7 +67,8 @@ class Cifar10Source(ArraySource):
 
 
 class ImagenetteSource(FolderSource):
-    """fastai's Imagenette, version 2 at full size, as torchvision unpacks it."""
+    """fastai's Imagenette, version 2 at full size, as torchvision unpacks it: ten of ImageNet's classes in a split of
+    its own, 70 % to 30 %, so results on it are not the papers' ImageNette (`data.subset=imagenette` of ILSVRC's)."""
 
     def __init__(self, folder: Path, max_pixels: int) -> None:
         super().__init__(folder / IMAGENETTE_FOLDER, max_pixels=max_pixels)

@@ -31,7 +31,7 @@ COMPARE = "compare"  # the stage of `ddoq compare`, in the place of report
 Subset = Literal[
     "imagenette", "imagewoof", "imagenet100", "imageidc", "imagemeow", "imagesquawk", "imagefruit", "imageyellow"
 ]
-ProtocolName = Literal["fkd", "rded", "hard", "quick"]
+ProtocolName = Literal["fkd", "rded", "hard", "rd3", "quick"]
 Weighting = Literal["uniform", "sqrt", "mass", "sqrt-paper"] | Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
 
 
@@ -98,7 +98,10 @@ class Settings(BaseModel):
 class DataConfig(Settings):
     """Where the real images come from (stage shard)."""
 
-    source: Literal["digits", "folder", "tar", "webdataset", "parquet", "cifar10", "imagenette"] = "folder"
+    source: Literal["digits", "folder", "tar", "webdataset", "parquet", "cifar10", "imagenette"] = Field(
+        "folder",
+        description="imagenette is fastai's, in a split of its own: the papers' is subset=imagenette of ILSVRC's",
+    )
     path: Text | None = Field(
         None,
         description="a folder; for tar, webdataset and parquet also a file, a pattern or a range like a-{00..46}.tar",
@@ -330,4 +333,10 @@ class TrainConfig(Settings):
     weight_decay: Decay | None = None
     schedule: Schedule | None = None
     temperature: float | None = Field(None, ge=1e-3, le=1e6)
+    center_crop: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="students see held-out images as Resize(size / this), CenterCrop(size); 0.875: 256, 224",
+    )
     augmentation: Augmentation | None = Field(None, description="instead of the protocol's, as a whole")

@@ -8,11 +8,12 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.data import ImageNetInfo
 from torch import nn
 
 from ddoq_core.imagenet import imagenet_index
 from ddoq_core.train.networks import ClassifierSpec, build_classifier, save_classifier
-from ddoq_core.train.pretrained import load_checkpoint, load_pretrained
+from ddoq_core.train.pretrained import center_crop_of, load_checkpoint, load_pretrained, unlike_published
 
 SPEC = ClassifierSpec("convnet-1-4", 2, 8)
 DOGS = ("n02102040", "n02086240", "n01440764")  # a springer, a shih-tzu and a tench, not in ImageNet's order
@@ -91,3 +92,22 @@ def _untrained(spec: ClassifierSpec) -> nn.Module:
 def test_a_model_without_pretrained_weights_is_named() -> None:
     with pytest.raises(ValueError, match="timm has no pretrained weights of 'convnet-3-16'"):
         load_pretrained(ClassifierSpec("convnet-3-16", 2, 32), ("a", "b"))
+
+
+def test_a_network_is_judged_on_its_own_view() -> None:
+    assert center_crop_of("resnet18.tv_in1k") == 0.875
+    assert center_crop_of("resnet18") == 0.95, "timm's own weights of the same network"
+    assert center_crop_of("convnet-3-32") is None
+
+
+@pytest.mark.parametrize(
+    ("top1", "num_images", "odd"),
+    [(0.6976, 50_000, False), (0.68, 50_000, False), (0.67, 50_000, True), (0.72, 50_000, False), (0.63, 300, False)],
+)
+def test_an_accuracy_that_is_not_the_published_one_is_told(top1: float, num_images: int, odd: bool) -> None:
+    names = ImageNetInfo().label_names()
+    told = unlike_published("resnet18.tv_in1k", top1, names, num_images)
+    assert bool(told) == odd
+    assert not odd or ("67.0%" in told and "69.8%" in told and "50000" in told)
+    assert not unlike_published("resnet18.tv_in1k", 0.1, names[:10], num_images), "of ten classes none is published"
+    assert not unlike_published("resnet18", 0.1, names, num_images)

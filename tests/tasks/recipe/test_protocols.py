@@ -18,10 +18,11 @@ from tasks.recipe.settings import TeacherConfig, TrainConfig
 from tests.flows.conftest import REPOSITORY
 
 CROP_FLIP_CUTMIX = {"shift_px": 0, "flip": True, "cutmix": True}
-EVERYWHERE = {"label_top_k": None, "weights_in": "loss", "momentum": 0.9, "temperature": 20.0}
+EVERYWHERE = {"center_crop": None, "label_top_k": None, "weights_in": "loss", "momentum": 0.9, "temperature": 20.0}
 SOFT = {**EVERYWHERE, "labels": "online", "optimizer": "adamw", "weight_decay": 0.01}
 FKD = {
     **SOFT,
+    "center_crop": 224 / 256,
     "num_epochs": 300,
     "batch_size": 1024,
     "learning_rate": 0.001,
@@ -30,6 +31,7 @@ FKD = {
 }
 RDED = {
     **SOFT,
+    "center_crop": 224 / 256,
     "num_epochs": 300,
     "batch_size": 50,
     "learning_rate": 0.001,
@@ -38,6 +40,7 @@ RDED = {
 }
 HARD = {
     **EVERYWHERE,
+    "center_crop": 1.0,
     "labels": "hard",
     "num_epochs": 2000,
     "batch_size": 64,
@@ -47,6 +50,7 @@ HARD = {
     "schedule": "steps",
     "augmentation": {**CROP_FLIP_CUTMIX, "resized_crop": (0.5, 1.0)},
 }
+RD3 = {**RDED, "num_epochs": 400, "weight_decay": 0.0}
 QUICK = {
     **SOFT,
     "num_epochs": 200,
@@ -57,7 +61,9 @@ QUICK = {
 }
 
 
-@pytest.mark.parametrize(("name", "expected"), [("fkd", FKD), ("rded", RDED), ("hard", HARD), ("quick", QUICK)])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("fkd", FKD), ("rded", RDED), ("hard", HARD), ("rd3", RD3), ("quick", QUICK)]
+)
 def test_a_preset_at_ten_images_of_ten_classes(name: Any, expected: dict[str, Any]) -> None:
     assert asdict(PRESETS[name](10, 10)) == expected
     assert asdict(resolve(TrainConfig(protocol=name), 10, 10)) == expected
@@ -67,6 +73,12 @@ def test_a_preset_at_ten_images_of_ten_classes(name: Any, expected: dict[str, An
 def test_fkd_and_quick_are_the_same_at_every_size(ipc: int, num_classes: int) -> None:
     assert asdict(PRESETS["fkd"](ipc, num_classes)) == FKD
     assert asdict(PRESETS["quick"](ipc, num_classes)) == QUICK
+
+
+@pytest.mark.parametrize(("ipc", "num_classes"), [(10, 10), (50, 1000), (200, 1000)])
+def test_rd3_is_the_same_at_every_size(ipc: int, num_classes: int) -> None:
+    assert asdict(PRESETS["rd3"](ipc, num_classes)) == RD3
+    assert PRESETS["rd3"](1, 10).batch_size == 10, "no more than there are"
 
 
 @pytest.mark.parametrize(
@@ -110,6 +122,7 @@ def test_what_the_recipe_sets_comes_first() -> None:
         "weight_decay": 0.0,
         "schedule": "steps",
         "temperature": 2.0,
+        "center_crop": 0.9,
         "augmentation": {"shift_px": 1, "resized_crop": None, "flip": False, "cutmix": False},
     }
     assert set(changes) == {field.name for field in fields(Protocol)}, "a new field needs a value here"
@@ -151,7 +164,7 @@ def test_what_no_augmentation_has_is_refused_by_name(config: Any, augmentation: 
         config.model_validate({"augmentation": augmentation})
 
 
-RDED_AUGMENTATION = {"cutmix": True, "flip": True, "resized_crop": [0.5, 1.0], "shift_px": 0}
+RDED_AUGMENTATION = {"crops": "until they fit", "cutmix": True, "flip": True, "resized_crop": [0.5, 1.0], "shift_px": 0}
 RDED_STUDENT = {
     "labels": "online",
     "weights_in": "loss",
