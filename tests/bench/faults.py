@@ -26,7 +26,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.flows.conftest import Command, ddoq, prefect_server, run_tiny, start_tiny
+from tests.flows.conftest import Command, ddoq, run_tiny, serve_all, start_tiny
 
 STAGES = ("shard", "autoencoder", "encode", "teacher", "prior", "cluster", "decode", "measure", "train", "evaluate")
 NOT_COMPARED = ("report", "sample")  # a report shows times; samples are not distilled
@@ -42,10 +42,10 @@ class Broken(AssertionError):
 
 
 class Trial:
-    """One fault in a copy of the finished root. `api` leads reruns to a Prefect server that is there already."""
+    """One fault in a copy of the finished root. `services` are there for the reruns, for speed."""
 
-    def __init__(self, finished: Path, root: Path, rng: random.Random, api: dict[str, str]) -> None:
-        self.finished, self.root, self.rng, self.api = finished, root, rng, api
+    def __init__(self, finished: Path, root: Path, rng: random.Random, services: dict[str, str]) -> None:
+        self.finished, self.root, self.rng, self.services = finished, root, rng, services
         shutil.copytree(finished, root, symlinks=True)
 
     def damage(self, how: str) -> str:
@@ -102,7 +102,7 @@ class Trial:
 
     def go_on(self, kept: Marks) -> None:
         """The same command again ends well, and as the undisturbed run did."""
-        result = run_tiny(self.root, **self.api)
+        result = run_tiny(self.root, **self.services)
         if result.code != 0:
             raise Broken(f"the rerun ended with {result.code}: {result.errors[-300:]}")
         now = marks(self.root)
@@ -191,7 +191,7 @@ def small_disk(root: Path, num_bytes: int, *, read_only: bool) -> Iterator[Path]
 
 
 def try_faults(
-    finished: Path, folder: Path, num: int, seed: int, only: str | None, api: dict[str, str]
+    finished: Path, folder: Path, num: int, seed: int, only: str | None, services: dict[str, str]
 ) -> tuple[int, int]:
     """How many faults were tried, kind after kind, and how many were survived. Prints a line for each."""
     kinds = [kind for kind in KINDS if (only or "") in kind and (os.geteuid() == 0 or not kind.startswith("disk"))]
@@ -200,7 +200,7 @@ def try_faults(
         rng, kind = random.Random(f"{seed}/{k}"), kinds[k % len(kinds)]
         root = folder / f"fault-{k}"
         try:
-            told = KINDS[kind](Trial(finished, root, rng, api), kind.split(" ", 1)[1])
+            told = KINDS[kind](Trial(finished, root, rng, services), kind.split(" ", 1)[1])
             survived += 1
             print(f"{k:3d} survived  {told}", flush=True)
         except (Broken, subprocess.TimeoutExpired) as error:
@@ -220,8 +220,8 @@ def main() -> None:
         finished = Path(name) / "finished"
         result = run_tiny(finished)
         assert result.code == 0, result.errors
-        with prefect_server(finished / ".prefect", Path(name) / "server") as api:
-            tried, survived = try_faults(finished, Path(name), given.num, given.seed, given.only, api)
+        with serve_all(finished / ".prefect", Path(name) / "services") as services:
+            tried, survived = try_faults(finished, Path(name), given.num, given.seed, given.only, services.both)
     print(json.dumps({"tried": tried, "survived": survived, "seed": given.seed}))
 
 

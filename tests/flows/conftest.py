@@ -166,37 +166,36 @@ class Services:
 
 
 @contextmanager
-def prefect_server(database: Path, folder: Path) -> Iterator[dict[str, str]]:
-    """`prefect server start` on loopback, with a copy of a `.prefect` that was made (a new one takes 10 s), as the
-    settings that lead a command to it."""
+def serve_all(database: Path, folder: Path) -> Iterator[Services]:
+    """`prefect server start` and `dask scheduler` with two `dask worker` processes, all on loopback.
+
+    database  a `.prefect` to copy, as a new one takes 10 s
+    folder    a new one, for the copy and the logs
+    """
     shutil.copytree(database, folder)
-    port = free_port()
+    port, scheduler = free_port(), f"tcp://127.0.0.1:{free_port()}"
     api = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_HOME": str(folder)}
-    command = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-    server = _serve(*command, log=folder / "server.log", **api)
+    local = ("--host", "127.0.0.1", "--no-dashboard")
+    workers = (scheduler, *local, "--nworkers", "2", "--nthreads", "1", "--resources", "GPU=1")
+    started = [
+        _serve("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), log=folder / "api.log", **api),
+        _serve("dask", "scheduler", *local, "--port", scheduler.rsplit(":", 1)[1], log=folder / "scheduler.log"),
+        _serve("dask", "worker", *workers, log=folder / "workers.log"),
+    ]
     try:
         wait_until(lambda: _answers(f"{api['PREFECT_API_URL']}/health"), 120, "the Prefect server answers")
-        yield api
+        yield Services(api, {"DDOQ_CLUSTER": scheduler})
     finally:
-        _end(server)
+        for process in started:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=10)
 
 
 @pytest.fixture(scope="session")
 def services(finished: tuple[Path, Result], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    """`prefect server start` and `dask scheduler` with two `dask worker` processes, all on loopback."""
-    folder = tmp_path_factory.mktemp("services")
-    scheduler, local = f"tcp://127.0.0.1:{free_port()}", ("--host", "127.0.0.1", "--no-dashboard")
-    workers = (scheduler, *local, "--nworkers", "2", "--nthreads", "1", "--resources", "GPU=1")
-    started = [
-        _serve("dask", "scheduler", *local, "--port", scheduler.rsplit(":", 1)[1], log=folder / "scheduler"),
-        _serve("dask", "worker", *workers, log=folder / "worker"),
-    ]
-    try:
-        with prefect_server(finished[0] / ".prefect", folder / "prefect") as api:
-            yield Services(api, {"DDOQ_CLUSTER": scheduler})
-    finally:
-        for process in started:
-            _end(process)
+    """Services for all tests of this process."""
+    with serve_all(finished[0] / ".prefect", tmp_path_factory.mktemp("shared") / "services") as found:
+        yield found
 
 
 def _serve(program: str | Path, *arguments: str, log: Path, **extra: str) -> subprocess.Popen[bytes]:
@@ -209,11 +208,6 @@ def _serve(program: str | Path, *arguments: str, log: Path, **extra: str) -> sub
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=10)
 
 
 def _answers(url: str) -> bool:
