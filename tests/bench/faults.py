@@ -6,7 +6,7 @@ Each fault is drawn from the seed and printed. It befalls the tiny run of the te
 works, a disk is full or cannot be written, or a file of a finished artifact is flipped, cut short or deleted with its
 time restored. Then `ddoq verify` (for what lies still) and the same command again. A fault is survived if that ends
 well, every artifact's content is that of the undisturbed run, what was whole before was not made again, and neither a
-process nor a partial file is left. The last line is JSON: tried, survived.
+process nor a partial file is left. The last line is JSON: tried, survived; the exit status is 1 if they differ.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -223,6 +224,7 @@ def main() -> None:
         with serve_all(finished / ".prefect", Path(name) / "services") as services:
             tried, survived = try_faults(finished, Path(name), given.num, given.seed, given.only, services.both)
     print(json.dumps({"tried": tried, "survived": survived, "seed": given.seed}))
+    sys.exit(survived < tried)
 
 
 if __name__ == "__main__":
