@@ -26,7 +26,8 @@ IMAGES_TOGETHER = 16_384  # of classes that a GPU quantises at once: 2 GiB at d 
 
 def plan(recipe: Recipe, method: str, seed: int, latents: Artifact) -> Work:
     """The prototypes of a method."""
-    config, class_names = recipe.settings_of(method).cluster, index_of(latents).classes
+    index = index_of(latents)
+    config, class_names = recipe.effective(method, index.counts("train").values()).cluster, index.classes
     settings = {**identity(config), "num_points": recipe.ipc, "seed": seed}
     artifact = Artifact(latents.root, "cluster", VERSION, settings, {"encode": latents}, label=config.method)
     batches = batches_of_classes(class_names)

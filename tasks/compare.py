@@ -129,12 +129,13 @@ def summaries(scores: list[Row]) -> Iterator[Row]:
 def _differences(scores: list[Row], matrix: Matrix) -> Iterator[Row]:
     for ipc in matrix.ipc:
         for architecture in dict.fromkeys(row["architecture"] for row in scores):
-            values: dict[Cell, list[float]] = {}
+            groups: dict[Cell, list[Row]] = {}
             for row in scores:
                 if (row["ipc"], row["architecture"]) == (ipc, architecture):
-                    values.setdefault(Cell(*(row[k] for k in Cell._fields)), []).append(row["top1"])
-            arrays = {cell: np.asarray(top1) for cell, top1 in values.items()}
-            for found in effects(arrays, matrix.levels):
+                    groups.setdefault(Cell(*(row[k] for k in Cell._fields)), []).append(row)
+            values = {cell: np.array([row["top1"] for row in rows]) for cell, rows in groups.items()}
+            students = {cell: [row["student"] for row in rows] for cell, rows in groups.items()}
+            for found in effects(values, matrix.levels, students):
                 yield {"ipc": ipc, "architecture": architecture, **found}
 
 

@@ -25,7 +25,8 @@ VERSION = 1
 
 def plan(recipe: Recipe, method: str, seed: int, shard: Artifact, labelled: Mapping[str, Artifact]) -> Work:
     """The labels of a method's pictures for one student's training. Reads "decode" and "teacher"."""
-    own, num_classes = recipe.settings_of(method), len(indexed(shard)[1].classes)
+    _, index = indexed(shard)
+    own, num_classes = recipe.effective(method, index.counts("train").values()), len(index.classes)
     protocol = protocol_of(recipe, method, num_classes)
     parents = {"shard": shard, **labelled}
     settings = identity(protocol, own.weights, seed)

@@ -33,7 +33,7 @@ GRADIENT_SEED = 0  # of the fixed network and of that draw
 def plan(recipe: Recipe, method: str, seed: int, shard: Artifact, decode: Artifact) -> Work:
     """The measures of a method's pictures, whose seed is a student's."""
     images, architecture = recipe.images.for_training, recipe.train.architectures[0]
-    weights = recipe.settings_of(method).weights
+    weights = recipe.effective(method, indexed(shard)[1].counts("train").values()).weights
     settings = {"images": images.model_dump(), "architecture": architecture, "weights": weights}
     parents = {"shard": shard, "decode": decode}
     artifact = Artifact(shard.root, "measure", VERSION, settings, parents, label=f"{method}-{seed}")

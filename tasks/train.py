@@ -27,8 +27,9 @@ def plan(
     recipe: Recipe, method: str, architecture: str, seed: int, shard: Artifact, labelled: Mapping[str, Artifact]
 ) -> Work:
     """A student of a method. Its pictures are labelled: "decode" comes with "teacher", with "label", or alone."""
-    protocol = protocol_of(recipe, method, len(indexed(shard)[1].classes))
-    weights = recipe.settings_of(method).weights
+    _, index = indexed(shard)
+    protocol = protocol_of(recipe, method, len(index.classes))
+    weights = recipe.effective(method, index.counts("train").values()).weights
     settings = identity(protocol, architecture, weights, seed)
     label = f"{method}-{architecture}-{seed}"
     artifact = Artifact(shard.root, "train", VERSION, settings, {"shard": shard, **labelled}, label=label)

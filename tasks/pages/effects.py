@@ -22,14 +22,20 @@ MEAN = Cell("exact", "uniform", "loss", "diffusion")  # at one image per class, 
 Values = Mapping[Cell, NDArray[np.float64]]  # of each cell, top-1 (seeds,)
 
 
-def effects(values: Values, levels: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+def effects(
+    values: Values, levels: Mapping[str, Sequence[str]], students: Mapping[Cell, Sequence[str]] | None = None
+) -> list[dict[str, Any]]:
     """A row per question that these cells can answer: the mean difference in top-1, its interval over the seeds, and p
     corrected by Holm's method for all questions of this call.
 
-    levels  the values of each axis of a cell, every two of which make a question
+    levels    the values of each axis of a cell, every two of which make a question
+    students  of each cell, by seed: cells whose students are the same are one, and no question is put to such a pair
     """
     rows = []
-    for question, pairs in _questions(list(values), levels):
+    for question, asked in _questions(list(values), levels):
+        pairs = [(a, b) for a, b in asked if students is None or students[a] != students[b]]
+        if not pairs:
+            continue
         a = np.mean([values[left] for left, _ in pairs], axis=0)
         b = np.mean([values[right] for _, right in pairs], axis=0)
         interval, p = paired_difference(a, b)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -96,6 +97,16 @@ class Recipe(Settings):
         decode = DecodeConfig.model_validate({**self.decode.model_dump(), **change.decode})
         weights = self.weights if change.weights is None else change.weights
         return Method(cluster, decode, weights, change.weights_in)
+
+    def effective(self, method: str, counts: Iterable[int]) -> Method:
+        """The settings of a method, less what makes no difference for classes of these sizes: where K divides each, D4M
+        drops no images, and balanced cells weigh the same. So what is equal is made once."""
+        own = self.settings_of(method)
+        if any(count % self.ipc for count in counts):
+            return own
+        if own.cluster.method == "stream-d4m":
+            return own._replace(cluster=own.cluster.model_copy(update={"method": "stream"}))
+        return own._replace(weights="uniform") if own.cluster.method == "balanced" else own
 
     def identity(self) -> dict[str, Any]:
         """All that changes a result: not the prose."""

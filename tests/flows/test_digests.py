@@ -85,6 +85,19 @@ def test_starts_are_of_the_methods_that_have_them(root: Path) -> None:
     assert {stage for stage in before if before[stage] != after[stage]} == {"report"}
 
 
+def test_methods_that_come_to_the_same_share_their_artifacts(root: Path) -> None:
+    methods = {
+        "stream": {"cluster": {"method": "stream"}, "weights": "uniform"},
+        "d4m": {"cluster": {"method": "stream-d4m"}, "weights": "uniform"},
+        "even": {"cluster": {"method": "balanced"}, "weights": "uniform"},
+        "mass": {"cluster": {"method": "balanced"}, "weights": "mass"},
+    }
+    changes = {"methods": methods, "seeds": [0]}
+    apart, same = (digests_of(root, shipped("digits").with_changes({**changes, "ipc": ipc})) for ipc in (10, 1))
+    assert (len(apart["cluster"]), len(apart["train"])) == (3, 4)
+    assert (len(same["cluster"]), len(same["train"])) == (2, 2), "1 divides every class"
+
+
 if __name__ == "__main__":
     import tempfile
 

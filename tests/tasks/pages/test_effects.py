@@ -41,6 +41,22 @@ def test_known_differences_are_found() -> None:
     assert found["quantizer: exact − stream"]["pairs"] == 9
 
 
+def test_cells_that_are_the_same_are_not_compared() -> None:
+    values = accuracies()
+    students = {cell: [f"{cell.name}-{seed}" for seed in range(5)] for cell in values}
+    for cell in values:
+        if cell.quantizer == "balanced":
+            students[cell] = students[cell._replace(weights="uniform")]
+    students[Cell("stream-d4m", "uniform", "loss", "diffusion")] = students[
+        Cell("stream", "uniform", "loss", "diffusion")
+    ]
+    found = {row["question"]: row for row in effects(values, Matrix().levels, students)}
+    assert found["weights: sqrt − uniform"]["pairs"] == 6, "of three quantisers, balanced cells all weigh the same"
+    assert found["quantizer: balanced − exact"]["pairs"] == 9
+    one = {cell: ["the same"] * 5 for cell in values}
+    assert effects(values, Matrix().levels, one) == []
+
+
 def test_noise_is_not_taken_for_a_difference() -> None:
     rng = np.random.default_rng(1)
     sure = 0
