@@ -52,7 +52,8 @@ def identity(config: DecodeConfig, prior: PriorConfig, seed: int) -> dict[str, A
     own = {"shared names": "told apart"}  # once the prompts of both cranes were the same
     if prior.kind != "stable-diffusion":
         own = DecodeConfig().model_dump(include={"prompt", "negative_prompt"})
-    return {**config.model_dump(), **own, "seed": seed}
+    unset = {"guided_channels"} if config.guided_channels is None else None  # in no digest of before there was this
+    return {**config.model_dump(exclude=unset), **own, "seed": seed}
 
 
 def units(artifact: Artifact, index: Index, class_names: tuple[str, ...] | None = None) -> dict[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prefect import State, task
 
+from ddoq_core.train.architectures import initialisation
 from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import canonical_json, sha256_of
@@ -34,7 +35,8 @@ def plan(recipe: Recipe, method: str, seed: int, shard: Artifact, decode: Artifa
     """The measures of a method's pictures, whose seed is a student's."""
     images, architecture = recipe.images.for_training, recipe.train.architectures[0]
     weights = recipe.effective(method, indexed(shard)[1].counts("train").values()).weights
-    settings = {"images": images.model_dump(), "architecture": architecture, "weights": weights}
+    network = {"architecture": architecture, **initialisation(architecture)}
+    settings = {"images": images.model_dump(), **network, "weights": weights}
     parents = {"shard": shard, "decode": decode}
     artifact = Artifact(shard.root, "measure", VERSION, settings, parents, label=f"{method}-{seed}")
     return Work(artifact, measure, (images, architecture, weights), gpu=True)

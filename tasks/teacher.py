@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect import State, task
 
+from ddoq_core.train.architectures import initialisation
 from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
@@ -37,7 +38,11 @@ def identity(config: TeacherConfig) -> dict[str, Any]:
     if config.weights:
         view = {"view": "its own"}  # once it was that of the training
         return {**config.model_dump(include={"architecture", "weights", "min_gain"}), **view}
-    return {**config.model_dump(), "augmentation": augmentation_identity(config.augmentation)}
+    return {
+        **config.model_dump(),
+        **initialisation(config.architecture),
+        "augmentation": augmentation_identity(config.augmentation),
+    }
 
 
 def checkpoint_of(config: TeacherConfig) -> str | None:

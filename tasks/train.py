@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect import State, task
 
+from ddoq_core.train.architectures import initialisation
 from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
@@ -40,7 +41,7 @@ def identity(protocol: Protocol, architecture: str, weights: Weighting, seed: in
     """The settings of a student. How many logits are stored is the labels' own, how it is evaluated no part of it."""
     numbers = {**asdict(protocol), "augmentation": augmentation_identity(protocol.augmentation)}
     del numbers["label_top_k"], numbers["center_crop"]
-    return {**numbers, "architecture": architecture, "weights": weights, "seed": seed}
+    return {**numbers, "architecture": architecture, **initialisation(architecture), "weights": weights, "seed": seed}
 
 
 @task(task_run_name="train-{artifact.label}-{artifact.digest}")

@@ -45,6 +45,7 @@ class Prior:
         strength: float | None,
         guidance_scale: float,
         num_steps: int,
+        guided_channels: int | None = None,
         seeds: Sequence[int] | None = None,
         inversion: bool = False,
         centroid_guidance: float = 0.0,
@@ -52,6 +53,7 @@ class Prior:
         """Latents (B, C, H, W) float32 from centroids z noised to `strength`, denoised in strength · num_steps steps.
 
         strength           share of the schedule; None: where its signal-to-noise ratio is that at which D4M starts
+        guided_channels    guide the first of the C channels alone; DiT's own script has 3 of 4, and so has Minimax
         seeds              B seeds of the noise that a stochastic scheduler adds at its steps
         inversion          the centroid's own noise, by DDIM inversion, takes the place of `noise` (D3HR)
         centroid_guidance  λ of the pull towards the centroid in the first half of the steps (MGD3, arXiv 2505.18963)
@@ -68,7 +70,7 @@ class Prior:
             z = self.scheduler.add_noise(centroids, noise, t)  # z_t = √ᾱ_t·z + √(1 − ᾱ_t)·ε
         draws = self._draws(seeds)
         for k, t in enumerate(timesteps):
-            found = self.scheduler.step(self._guided(z, t, labels, guidance_scale), t, z, **draws)
+            found = self.scheduler.step(self._guided(z, t, labels, guidance_scale, guided_channels), t, z, **draws)
             z = found.prev_sample  # (B, C, H, W), from t to the step after it
             if centroid_guidance and 2 * (k + 1) <= len(timesteps):
                 sigma = self._step_deviation(t, timesteps[k + 1])
@@ -90,7 +92,9 @@ class Prior:
         first = num_steps - min(int(num_steps * strength), num_steps)
         return timesteps[first * self.scheduler.order :]
 
-    def _guided(self, z: torch.Tensor, t: torch.Tensor, labels: torch.Tensor, scale: float) -> torch.Tensor:
+    def _guided(
+        self, z: torch.Tensor, t: torch.Tensor, labels: torch.Tensor, scale: float, channels: int | None = None
+    ) -> torch.Tensor:
         """Classifier-free guidance in one batch (arXiv 2207.12598); at scale 1 the class alone counts."""
         condition = self.conditions[labels]  # (B, …)
         if scale == 1:
@@ -98,7 +102,8 @@ class Prior:
         both = torch.cat([condition, self.unconditional.expand(len(z), *self.unconditional.shape)])
         z_in = self.scheduler.scale_model_input(torch.cat([z, z]), t)
         with_class, without = self.denoise(z_in, t.expand(2 * len(z)), both).chunk(2)  # ε(z_t, c), ε(z_t, ∅)
-        return without + scale * (with_class - without)  # s = 1 is the class alone; the paper's w is s − 1
+        guided = without + scale * (with_class - without)  # s = 1 is the class alone; the paper's w is s − 1
+        return guided if channels is None else torch.cat([guided[:, :channels], with_class[:, channels:]], dim=1)
 
     def _inverted(self, z: torch.Tensor, labels: torch.Tensor, num_steps: int, num_inverted: int) -> torch.Tensor:
         """DDIM run backwards (arXiv 2010.02502), from the centroid to its noise, unguided (D3HR, arXiv 2505.18358)."""

@@ -11,6 +11,7 @@ from ddoq_core.errors import InvalidInput
 
 CONVNET = re.compile(r"convnet-(?P<depth>[1-9]\d?)-(?P<width>[1-9]\d{0,3})")
 RESNETAP = "resnetap-10"
+TORCHVISIONS = re.compile(r"resnet(18|34|50|101|152)([.+].*)?")  # ResNets that torchvision has too
 SMALL_STEM, INSTANCE_NORM = "small-stem", "instance-norm"
 DEFINED = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)
 RENAMED = re.compile(r"^register_model_deprecations\(__name__, \{(.*?)^\}", re.MULTILINE | re.DOTALL)
@@ -27,6 +28,12 @@ def check_architecture(name: str, size_px: int) -> None:
         known = timm_names()
         if (known and base.split(".")[0] not in known) or not set(changes) <= {SMALL_STEM, INSTANCE_NORM}:
             raise unknown_architecture(name)
+
+
+def initialisation(name: str) -> dict[str, str]:
+    """What identifies the first weights of a network beside its name and seed: ResNets of SRe2L, D4M and RDED begin as
+    torchvision's, whose last gammas are 1; timm's are 0, and a residual branch then has no gradient at first."""
+    return {"initialisation": "torchvision"} if TORCHVISIONS.fullmatch(name) else {}
 
 
 def unknown_architecture(name: str) -> InvalidInput:

@@ -17,7 +17,14 @@ from torch import nn
 from ddoq_core.devices import best_device
 from ddoq_core.errors import InvalidInput
 from ddoq_core.loading import fill, read_tensors
-from ddoq_core.train.architectures import CONVNET, INSTANCE_NORM, RESNETAP, SMALL_STEM, unknown_architecture
+from ddoq_core.train.architectures import (
+    CONVNET,
+    INSTANCE_NORM,
+    RESNETAP,
+    SMALL_STEM,
+    initialisation,
+    unknown_architecture,
+)
 from ddoq_core.train.convnets import ResNetAP10, convnet
 
 
@@ -59,8 +66,9 @@ def build_network(spec: ClassifierSpec, *, pretrained: bool = False) -> nn.Modul
 
     "convnet-D-W"     D blocks of width W with instance norm (arXiv 2006.05929)
     "resnetap-10"     with instance norm (arXiv 2205.14959)
-    any timm model    "resnet18", "vit_tiny_patch16_224"; a ResNet's name may go on with "+small-stem", a 3×3
-                      convolution of stride 1 and no pooling, for pictures of 32 px, and with "+instance-norm"
+    any timm model    "resnet18" (initialised as torchvision's), "vit_tiny_patch16_224"; a ResNet's name may go on with
+                      "+small-stem", a 3×3 convolution of stride 1 and no pooling, for pictures of 32 px, and with
+                      "+instance-norm"
     Raises ValueError for a name that is none of these.
     """
     name, *changes = spec.architecture.split("+")
@@ -98,7 +106,8 @@ def _timm_model(spec: ClassifierSpec, pretrained: bool) -> nn.Module:
         raise InvalidInput(f"architecture {spec.architecture!r}: {error}") from error
     one_size = described is not None and described.fixed_input_size  # a transformer is built for pictures of one size
     size = {"img_size": spec.size_px} if one_size else {}
-    return timm.create_model(spec.architecture, num_classes=spec.num_classes, pretrained=pretrained, **size)
+    ones = {"zero_init_last": False} if initialisation(spec.architecture) else {}
+    return timm.create_model(spec.architecture, num_classes=spec.num_classes, pretrained=pretrained, **size, **ones)
 
 
 def _shrink_stem(network: nn.Module, architecture: str) -> None:

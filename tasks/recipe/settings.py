@@ -286,6 +286,9 @@ class DecodeConfig(Settings):
         "of 0.7 on Stable Diffusion's schedule, as D4M",
     )
     guidance_scale: Scale = 8.0
+    guided_channels: PositiveInt | None = Field(
+        None, description="guide the first of the latents' channels alone, as DiT's own script and Minimax do 3 of 4"
+    )
     num_steps: PositiveInt = Field(50, le=1000)
     sampler: Literal["given", "ddim", "ddpm"] = Field("given", description="the prior's own, or another")
     inversion: bool = Field(False, description="the centroid's own noise by DDIM inversion, as D3HR; needs ddim")
@@ -307,7 +310,7 @@ class DecodeConfig(Settings):
     @property
     def sampling(self) -> dict[str, Any]:
         """What the prior's sampling takes."""
-        names = {"strength", "guidance_scale", "num_steps", "inversion", "centroid_guidance"}
+        names = {"strength", "guidance_scale", "guided_channels", "num_steps", "inversion", "centroid_guidance"}
         return self.model_dump(include=names)
 
 

@@ -49,6 +49,18 @@ def test_without_a_strength_stable_diffusion_starts_as_at_seven_tenths() -> None
     assert not torch.equal(found[0], found[2])
 
 
+def test_of_some_channels_alone_the_others_follow_the_class() -> None:
+    """As in forward_with_cfg of DiT's models.py: out[:3] = u + s·(c − u), out[3:] = c."""
+    prior, t = gaussian_prior(), torch.tensor(500)
+    z = noise_of(SEEDS, SHAPE)
+    alone, both = (prior._guided(z, t, LABELS, scale) for scale in (1.0, 4.0))
+    some = prior._guided(z, t, LABELS, 4.0, channels=1)
+    assert torch.equal(some[:, :1], both[:, :1]) and torch.equal(some[:, 1:], alone[:, 1:])
+    assert not torch.equal(both[:, 1:], alone[:, 1:])
+    found = [prior.sample(z, LABELS, z, **{**SETTINGS, "guidance_scale": 4.0}, guided_channels=c) for c in (None, 1, 2)]
+    assert torch.equal(found[0], found[2]) and not torch.equal(found[0], found[1])
+
+
 @pytest.mark.parametrize("sampler", ["given", "ddim", "ddpm"])
 def test_every_sampler_draws_the_class(sampler: Any) -> None:
     prior, seeds = gaussian_prior().with_sampler(sampler), unit_seeds(200, 0, "n01")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from ddoq_core.train.networks import ClassifierSpec, build_classifier, load_classifier, save_classifier
@@ -84,6 +85,27 @@ def test_instance_norm_takes_the_place_of_every_batch_norm(tmp_path: Path) -> No
     assert norms_of(model) == {nn.InstanceNorm2d}
     save_classifier(model.eval(), spec, tmp_path)
     assert torch.equal(load_classifier(tmp_path)(pictures()), model(pictures()))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_a_resnet_begins_as_torchvisions(name: str) -> None:
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(name, num_classes=10).state_dict()
+    ours = build_classifier(ClassifierSpec(name, 10, 224), seed=0).network.state_dict()
+    assert ours.keys() == theirs.keys()
+    for key, want in theirs.items():
+        if want.dim() > 1:
+            torch.testing.assert_close(ours[key].std(), want.std(), rtol=0.05, atol=0)
+        elif not key.startswith("fc."):
+            assert torch.equal(ours[key], want), key
+
+
+@pytest.mark.parametrize("name", ["resnet18+small-stem", "resnet50"])
+def test_residual_branches_have_a_gradient_at_first(name: str) -> None:
+    model = build_classifier(ClassifierSpec(name, 10, 32), seed=0)
+    model(pictures()).square().sum().backward()
+    gradients = {n: p.grad for n, p in model.named_parameters() if n.endswith("conv1.weight")}
+    assert all(grad is not None and grad.abs().max() > 0 for grad in gradients.values())
 
 
 @pytest.mark.parametrize(
