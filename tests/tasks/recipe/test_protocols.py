@@ -178,6 +178,7 @@ RDED_STUDENT = {
     "temperature": 20.0,
     "augmentation": RDED_AUGMENTATION,
     "architecture": "resnet18",
+    "initialisation": "torchvision",
     "weights": "sqrt",
     "seed": 3,
 }
@@ -192,12 +193,12 @@ RDED_LABELS = {
 }
 
 
-def test_what_identifies_a_student_is_the_json_it_always_was() -> None:
+def test_what_identifies_a_student_is_this_json() -> None:
     protocol = resolve(TrainConfig(protocol="rded", label_top_k=9), 10, 10)
     assert canonical_json(train.identity(protocol, "resnet18", "sqrt", 3)) == canonical_json(RDED_STUDENT)
 
 
-def test_what_identifies_labels_is_the_json_it_always_was() -> None:
+def test_what_identifies_labels_is_this_json() -> None:
     protocol = resolve(TrainConfig(protocol="rded"), 10, 10)
     assert canonical_json(label.identity(protocol, "sqrt", 3)) == canonical_json(RDED_LABELS)
     pruned = replace(protocol, label_top_k=9, weights_in="sampling")
@@ -205,7 +206,7 @@ def test_what_identifies_labels_is_the_json_it_always_was() -> None:
     assert canonical_json(label.identity(pruned, "sqrt", 3)) == canonical_json(expected)
 
 
-def test_what_identifies_a_teacher_is_the_json_it_always_was() -> None:
+def test_what_identifies_a_teacher_is_this_json() -> None:
     config = TeacherConfig.model_validate({"augmentation": {"shift_px": 2}})
     expected = {"shift_px": 2, "resized_crop": None, "flip": False, "cutmix": False}
     assert canonical_json(config.model_dump()["augmentation"]) == canonical_json(expected)
