@@ -63,6 +63,9 @@ def fit(
         first, losses = saved["step"], saved["losses"]
         for name, part in parts.items():
             part.load_state_dict(saved[name])
+        for part in (extra or {}).values():
+            if move := getattr(part, "to", None):  # an average comes back as it was saved, on the CPU
+                move(next(model.parameters()).device)
     generator = torch.Generator()
     with torch.random.fork_rng(devices=[]):
         for step in range(first, num_steps):

@@ -15,6 +15,7 @@ from storage.artifact import Artifact
 from storage.files import write_whole
 
 SAVE_EVERY_SECONDS = 10.0
+SAVE_SHARE = 20  # a save that takes long is followed by this many times as long without one
 REPORT_EVERY_SECONDS = 0.3
 HASH_BYTES = 32  # at the start of a saved state
 
@@ -49,7 +50,7 @@ class DiskCheckpoint(Progress):
 
     def __init__(self, artifact: Artifact) -> None:
         super().__init__(artifact)
-        self._saved = time.monotonic()
+        self._saved, self._wait = time.monotonic(), SAVE_EVERY_SECONDS
 
     def load(self) -> dict[str, Any] | None:
         """The state last saved, or None. A file that is not as it was saved is dropped: training starts over."""
@@ -65,13 +66,15 @@ class DiskCheckpoint(Progress):
         return torch.load(io.BytesIO(data[HASH_BYTES:]), map_location="cpu", weights_only=True)
 
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Write the state, at most every few seconds."""
-        if time.monotonic() - self._saved < SAVE_EVERY_SECONDS:
+        """Write the state, every few seconds, but in no more than a twentieth of the time."""
+        if time.monotonic() - self._saved < self._wait:
             return
         import torch
 
+        start = time.monotonic()
         buffer = io.BytesIO()
         torch.save(state(), buffer)
         data = buffer.getvalue()
         write_whole(self.artifact.checkpoint_path, hashlib.sha256(data).digest() + data)
         self._saved = time.monotonic()
+        self._wait = max(SAVE_EVERY_SECONDS, SAVE_SHARE * (self._saved - start))

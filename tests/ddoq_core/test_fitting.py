@@ -98,6 +98,43 @@ def test_a_cut_training_equals_the_uninterrupted_one_bit_for_bit(
     assert losses == uninterrupted[1]
 
 
+class Elsewhere(EMAModel):
+    """An average that comes back from a checkpoint where the model is not, as one on the CPU does on a GPU."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.shadow_params = [p.to("meta") for p in self.shadow_params]
+
+    def to(self, *given: Any, **named: Any) -> None:
+        self.moved_to = given[0]
+        self.shadow_params = [torch.zeros(p.shape) for p in self.shadow_params]
+
+
+def test_an_average_is_moved_to_where_the_model_is() -> None:
+    model = nn.Linear(4, 1)
+    checkpoint = BufferCheckpoint((3,))
+
+    def run() -> Elsewhere:
+        average = Elsewhere(model.parameters(), decay=0.9)
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+        fit(
+            lambda step, generator: model(torch.randn(16, 4, generator=generator)).square().mean(),
+            NUM_STEPS,
+            model=model,
+            optimizer=optimizer,
+            schedule=one_cycle(optimizer, 1e-2, NUM_STEPS),
+            seed=7,
+            checkpoint=checkpoint,
+            extra={"average": average},
+            after_step=lambda: average.step(model.parameters()),
+        )
+        return average
+
+    with pytest.raises(Cut):
+        run()
+    assert run().moved_to == torch.device("cpu")
+
+
 def test_a_resumed_training_does_only_the_steps_that_are_left() -> None:
     checkpoint = BufferCheckpoint((20,))
     train(checkpoint)

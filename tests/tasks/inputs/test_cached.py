@@ -49,3 +49,19 @@ def test_saving_waits_its_time(tmp_path: Path) -> None:
     artifact = Artifact(tmp_path, "teacher", 1, {})
     DiskCheckpoint(artifact).save(lambda: STATE)
     assert not artifact.checkpoint_path.exists()
+
+
+def test_a_slow_save_is_followed_by_a_longer_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, saved_at = [0.0], []
+    monkeypatch.setattr(cached.time, "monotonic", lambda: now[0])
+
+    def slow() -> dict[str, Any]:
+        saved_at.append(now[0])
+        now[0] += 3.0
+        return STATE
+
+    checkpoint = DiskCheckpoint(Artifact(tmp_path, "teacher", 1, {}))
+    while now[0] < 140:
+        now[0] += 1.0
+        checkpoint.save(slow)
+    assert saved_at == [10.0, 73.0, 136.0], "3 s of each 63 s, a twentieth"
