@@ -19,7 +19,7 @@ def preprocess(
     """An RGB image as (size_px, size_px, 3) uint8, antialiased.
 
     resize       "crop": the short side is brought to size_px and the centre kept; "squash": the aspect ratio is given
-                 up, as D4M does (arXiv 2407.15138, published code)
+                 up, by torchvision's Resize((size_px, size_px)) as D4M does (arXiv 2407.15138, published code)
     center_crop  a share of the short side: torchvision's Resize(size_px / center_crop) and CenterCrop(size_px), with
                  its bilinear filter, in the place of `resize`; 0.875 is Resize(256), CenterCrop(224)
     """
@@ -27,16 +27,18 @@ def preprocess(
         from torchvision.transforms import functional
 
         return np.asarray(functional.center_crop(functional.resize(image, round(size_px / center_crop)), [size_px]))
-    fit = ImageOps.fit if resize == "crop" else Image.Image.resize
-    return np.asarray(fit(image, (size_px, size_px), Image.Resampling.BICUBIC), dtype=np.uint8)
+    if resize == "squash":
+        return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR), dtype=np.uint8)
+    return np.asarray(ImageOps.fit(image, (size_px, size_px), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
 def resized(images: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
-    """Square images (n, S, S, 3) brought to size_px by Lanczos' filter, antialiased; as they are where they have it."""
+    """Square images (n, S, S, 3) brought to size_px as D4M saves its pictures, bicubic and antialiased; as they are
+    where they have it."""
     if images.shape[1] == size_px:
         return images
     size = (size_px, size_px)
-    return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images])
+    return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in images])
 
 
 def to_unit(images: NDArray[np.uint8]) -> torch.Tensor:

@@ -31,7 +31,7 @@ PROBE_IMAGES = 16
 def plan(recipe: Recipe, shard: Artifact) -> Work:
     """The autoencoder of a recipe."""
     config, images = recipe.autoencoder, recipe.images.for_encoding
-    settings = {"autoencoder": config.model_dump(), "images": images.model_dump()}
+    settings = {"autoencoder": config.model_dump(), "images": {**images.model_dump(), **images.filters}}
     artifact = Artifact(shard.root, "autoencoder", VERSION, settings, {"shard": shard})
     expect_weights(artifact, config.weights, config.subfolder)
     return Work(artifact, autoencoder, (config, images), gpu=True)

@@ -37,7 +37,7 @@ def plan(recipe: Recipe, method: str, seed: int, prototypes: Artifact, models: M
     """The pictures of a method. Of the models, "autoencoder" and "prior", it reads those that it decodes through."""
     config, images = recipe.settings_of(method).decode, recipe.images.for_training
     parents = {"cluster": prototypes, **{name: models[name] for name in READS[config.method]}}
-    settings = {**identity(config, recipe.prior, seed), "size_px": images.size_px}
+    settings = {**identity(config, recipe.prior, seed), "size_px": images.size_px, **recipe.images.filters}
     label = f"{prototypes.label}-{config.method}"
     artifact = Artifact(prototypes.root, "decode", VERSION, settings, parents, label=label)
     class_names = index_of(prototypes).classes

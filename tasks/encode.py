@@ -42,7 +42,7 @@ def plan(recipe: Recipe, shard: Artifact, model: Artifact) -> Work:
 def identity(config: EncodeConfig, images: ImageConfig) -> dict[str, Any]:
     """The settings that matter."""
     return {
-        "images": images.model_dump(exclude_none=True),
+        "images": {**images.model_dump(exclude_none=True), **images.filters},
         **config.model_dump(exclude={"seed"} if config.posterior == "mean" else {}),
     }
 

@@ -139,6 +139,12 @@ class ImageConfig(Settings):
     train_px: Side | None = Field(None, description="side for teacher, students and evaluation; size_px if none")
 
     @property
+    def filters(self) -> dict[str, str]:
+        """What identifies D4M's filters, where they are used: once they were others."""
+        squashed = {"squashed": "bilinear"} if self.resize == "squash" else {}
+        return squashed if self.train_px in (None, self.size_px) else {**squashed, "resized": "bicubic"}
+
+    @property
     def for_encoding(self) -> ImageConfig:
         """What the latents depend on."""
         return ImageConfig(size_px=self.size_px, resize=self.resize)
