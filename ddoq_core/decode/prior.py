@@ -55,7 +55,7 @@ class Prior:
         strength           share of the schedule; None: where its signal-to-noise ratio is that at which D4M starts
         guided_channels    guide the first of the C channels alone; DiT's own script has 3 of 4, and so has Minimax
         seeds              B seeds of the noise that a stochastic scheduler adds at its steps
-        inversion          the centroid's own noise, by DDIM inversion, takes the place of `noise` (D3HR)
+        inversion          the centroid's own noise, by DDIM inversion, takes the place of `noise`
         centroid_guidance  λ of the pull towards the centroid in the first half of the steps (MGD3, arXiv 2505.18963)
         """
         device = self.conditions.device
@@ -106,7 +106,8 @@ class Prior:
         return guided if channels is None else torch.cat([guided[:, :channels], with_class[:, channels:]], dim=1)
 
     def _inverted(self, z: torch.Tensor, labels: torch.Tensor, num_steps: int, num_inverted: int) -> torch.Tensor:
-        """DDIM run backwards (arXiv 2010.02502), from the centroid to its noise, unguided (D3HR, arXiv 2505.18358)."""
+        """DDIM run backwards (arXiv 2010.02502), from the centroid to its noise, unguided. D3HR (arXiv 2505.18358)
+        inverts every real latent instead, and draws from a Gaussian of theirs."""
         inverse = DDIMInverseScheduler.from_config(self.scheduler.config, clip_sample=False)
         inverse.set_timesteps(num_steps, device=z.device)
         for t in inverse.timesteps[:num_inverted]:

@@ -297,7 +297,7 @@ class DecodeConfig(Settings):
     )
     num_steps: PositiveInt = Field(50, le=1000)
     sampler: Literal["given", "ddim", "ddpm"] = Field("given", description="the prior's own, or another")
-    inversion: bool = Field(False, description="the centroid's own noise by DDIM inversion, as D3HR; needs ddim")
+    inversion: bool = Field(False, description="the centroid's own noise by DDIM inversion; needs ddim")
     centroid_guidance: Scale = Field(0.0, description="pull towards the centroid, as MGD3; needs ddim or ddpm")
     num_draws: PositiveInt = Field(1, le=1000, description="pictures per centroid, each with the centroid's weight")
     prompt: Annotated[str, AfterValidator(_check_prompt)] = Field(
