@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.buffer import Buffer
 from zarr.codecs import ZstdCodec
+from zarr.storage import MemoryStore
 
 from storage.files import whole_folder
 from storage.frame import write_root
@@ -46,35 +48,14 @@ class LatentStore:
         self.path, self._check = path, check
 
     def prepare_class(self, name: str, rows: NDArray[np.int64], shape: tuple[int, ...]) -> None:
-        """Make the empty arrays of a class, before any of its latents. Arrays that are there and fit are kept."""
+        """Make the empty arrays of a class, before any of its latents. Those that are there to the last bit are kept;
+        of others all blocks are gone too, as the metadata is a part of each."""
         folder = class_folder(self.path, name)
-        if self._is_prepared(name, rows, shape):
+        if folder.exists() and _is_as_new(folder, rows, shape):
             return
         write_root(self.path)
-        n = len(rows)
-        shard = -(-min(n, BLOCK_IMAGES) // CHUNK_IMAGES) * CHUNK_IMAGES
         with whole_folder(folder) as scratch:
-            group = zarr.open_group(scratch, mode="w")
-            group.create_array("rows", data=rows, compressors=codec(), dimension_names=LATENT_AXES[:1])
-            group.create_array(
-                "latents",
-                shape=(n, *shape),
-                dtype="float16",
-                chunks=(CHUNK_IMAGES, *shape),
-                shards=(shard, *shape),
-                compressors=codec(),
-                fill_value=float("nan"),
-                dimension_names=LATENT_AXES,
-            )
-
-    def _is_prepared(self, name: str, rows: NDArray[np.int64], shape: tuple[int, ...]) -> bool:
-        """Whether the class's arrays can be opened and are those of these rows."""
-        try:
-            zarr.open_group(class_folder(self.path, name), mode="r")
-            array = self._array(name, "latents")
-            return array.shape == (len(rows), *shape) and np.array_equal(self._array(name, "rows")[:], rows)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # absent, or damaged: all its blocks are too
-            return False
+            _make_arrays(scratch, rows, shape)
 
     def write_block(self, name: str, block: int, latents: NDArray[np.float16]) -> list[Path]:
         """Write one shard (at most BLOCK_IMAGES, C, H, W). Returns the files that make it up."""
@@ -112,6 +93,34 @@ class LatentStore:
 
     def _array(self, name: str, array: str) -> zarr.Array[Any]:
         return zarr.open_array(class_folder(self.path, name) / array, mode="r")
+
+
+def _make_arrays(place: Path | MemoryStore, rows: NDArray[np.int64], shape: tuple[int, ...]) -> None:
+    """The arrays of a class, its rows written and its latents (n, *shape) not."""
+    n = len(rows)
+    shard = -(-min(n, BLOCK_IMAGES) // CHUNK_IMAGES) * CHUNK_IMAGES
+    group = zarr.open_group(place, mode="w")
+    group.create_array("rows", data=rows, compressors=codec(), dimension_names=LATENT_AXES[:1])
+    group.create_array(
+        "latents",
+        shape=(n, *shape),
+        dtype="float16",
+        chunks=(CHUNK_IMAGES, *shape),
+        shards=(shard, *shape),
+        compressors=codec(),
+        fill_value=float("nan"),
+        dimension_names=LATENT_AXES,
+    )
+
+
+def _is_as_new(folder: Path, rows: NDArray[np.int64], shape: tuple[int, ...]) -> bool:
+    """Whether metadata and rows of a class are as they would be made: zarr takes a damaged file for one it knows."""
+    made: dict[str, Buffer] = {}
+    _make_arrays(MemoryStore(made), rows, shape)
+    try:
+        return all((folder / name).read_bytes() == data.to_bytes() for name, data in made.items())
+    except OSError:
+        return False
 
 
 class ClassStore:

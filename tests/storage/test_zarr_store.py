@@ -105,6 +105,21 @@ def test_a_class_whose_frame_is_damaged_is_made_anew(
     np.testing.assert_array_equal(store.read_rows("n01"), np.arange(64) + 100)
 
 
+@pytest.mark.parametrize("name", ["zarr.json", "latents/zarr.json", "rows/zarr.json", "rows/c/0"])
+def test_no_flipped_bit_of_a_classs_frame_outlives_its_preparation(store: LatentStore, name: str) -> None:
+    """A bit in a key of JSON leaves what zarr opens without a word."""
+    rows = np.arange(70)
+    store.prepare_class("cat", rows, (4, 2, 2))
+    file = store.path / "cat" / name
+    whole = file.read_bytes()
+    for at in range(0, len(whole), 7):
+        data = bytearray(whole)
+        data[at] ^= 1 << at % 8
+        file.write_bytes(data)
+        store.prepare_class("cat", rows, (4, 2, 2))
+        assert file.read_bytes() == whole, at
+
+
 def test_a_missing_chunk_reads_as_nan_and_its_unit_as_missing(tmp_path: Path) -> None:
     artifact = Artifact(tmp_path, "encode", 1, {})
     store = LatentStore(artifact.path / "latents.zarr")
