@@ -29,6 +29,11 @@ def imagenet_index(class_name: str) -> int | None:
     return _index().get(class_name)
 
 
+def is_imagenet(class_names: Sequence[str]) -> bool:
+    """Whether these are ImageNet-1K's classes, by their WordNet ids and in its order."""
+    return list(class_names) == _imagenet().label_names()
+
+
 @lru_cache(maxsize=1)
 def _imagenet() -> ImageNetInfo:
     return ImageNetInfo()

@@ -105,8 +105,10 @@ class Index:
 
     def counts(self, split: str) -> dict[str, int]:
         """Images per class of a split, 0 where it has none."""
-        counts = np.bincount(self._labels[self.rows(split)], minlength=len(self.classes))
-        return dict(zip(self.classes, counts.tolist(), strict=True))
+        if split not in self._counted:
+            counts = np.bincount(self._labels[self.rows(split)], minlength=len(self.classes))
+            self._counted[split] = dict(zip(self.classes, counts.tolist(), strict=True))
+        return self._counted[split].copy()
 
     def duplicates(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
         """The same bytes twice: validation rows (n,) that are in training too, a training row (n,) of each, and how
@@ -124,6 +126,10 @@ class Index:
 
     def _is_split(self, split: str) -> NDArray[np.bool_]:
         return np.asarray(pc.equal(self.table["split"], split).to_numpy())
+
+    @cached_property
+    def _counted(self) -> dict[str, dict[str, int]]:
+        return {}
 
     @cached_property
     def _grouped(self) -> dict[str, list[NDArray[np.int64]]]:

@@ -74,9 +74,9 @@ def quantize(
                    weight 0 moves no centroid, but is assigned to one
 
     Distances are float32's, about the mean, which goes in float64: float64 points may lie at any offset. The result
-    depends on the values and the seed alone, not on the order of the points. K = n gives the
-    points themselves. Raises ValueError for points that are not a dense, finite, real (n, d) array or whose squared
-    distances leave float32, for K < 1 or K > n, and for options that are out of bounds or not the method's.
+    depends on the values and the seed alone, not on the order of the points. K = n gives the points themselves. Raises
+    ValueError for points that are not a dense, finite, real (n, d) array or whose squared distances leave float32, for
+    K < 1 or K > n, and for options that are out of bounds or not the method's.
     """
     points = check_points(z, num_points)
     options = {"num_starts": num_starts, "batch_size": batch_size, "step": step, "sample_weight": sample_weight}

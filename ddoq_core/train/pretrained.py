@@ -14,7 +14,7 @@ from torch import nn
 
 from ddoq_core.devices import best_device
 from ddoq_core.errors import InvalidInput
-from ddoq_core.imagenet import imagenet_index
+from ddoq_core.imagenet import imagenet_index, is_imagenet
 from ddoq_core.loading import fill, read_tensors
 from ddoq_core.train.networks import Classifier, ClassifierSpec, build_classifier, build_network
 
@@ -32,7 +32,7 @@ def unlike_published(architecture: str, top1: float, class_names: Sequence[str],
     """What is odd about a top-1 (0 to 1) on that many held-out images of ImageNet-1K: that it is more than two points,
     and more than two standard deviations of chance, off the published one. "" where nothing is, or nothing is known."""
     published = PUBLISHED.get(architecture, 0) / 100
-    if not published or [imagenet_index(name) for name in class_names] != list(range(IMAGENET_CLASSES)):
+    if not published or not is_imagenet(class_names):
         return ""
     if abs(top1 - published) <= 0.02 + 2 * (published * (1 - published) / num_images) ** 0.5:
         return ""

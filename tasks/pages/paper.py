@@ -45,11 +45,11 @@ def beside(results: list[dict[str, Any]], recipe: Recipe, index: Index) -> list[
     The same is: ImageNet-1K, this kind of prior, torchvision's ResNet-18 as teacher, the protocol fkd unchanged, this
     student. What else the recipe changes is not looked at.
     """
-    from ddoq_core.imagenet import imagenet_index
+    from ddoq_core.imagenet import is_imagenet
 
     unchanged = type(recipe.train)(architectures=recipe.train.architectures)
     same = recipe.train == unchanged and recipe.teacher.architecture == TEACHER
-    same = same and [imagenet_index(name) for name in index.classes] == list(range(1000))
+    same = same and is_imagenet(index.classes)
     found = {(r["ipc"], r["cell"], r["architecture"]): r["top1_mean"] for r in results} if same else {}
     return [
         row._asdict()
