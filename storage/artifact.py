@@ -143,13 +143,14 @@ class Artifact:
     def check(self, unit: str) -> None:
         """Raise Damaged, with file and remedy, for a unit whose files do not hold the bytes that were written. They are
         read once in a process. The unit's mark is dropped then, if it can be, so that the next run makes it anew."""
-        mark, at = self.mark(unit), mark_path(self.path, unit)
+        mark = self.mark(unit)
         if mark is None:
+            at = mark_path(self.path, unit)
             raise Damaged(f"{at} (unit {unit}) is gone or damaged: run the recipe again, which makes it anew")
         bad = [name for name, stamp in mark.files.items() if not stamp.is_read_from(self.path / name)]
         if bad:
             with suppress(OSError):
-                at.unlink(missing_ok=True)
+                self.drop_mark(unit)
             raise Damaged(
                 f"{self.path / bad[0]} (unit {unit}) is gone or damaged: run the recipe again, which makes it anew "
                 "(`ddoq verify` looks for more damage)"
@@ -208,13 +209,17 @@ class Artifact:
             )
             plan.save(self.path / PLAN)
 
+    def drop_mark(self, unit: str) -> None:
+        """Let a unit count as missing, so that the next run makes it again; its files stay."""
+        mark_path(self.path, unit).unlink(missing_ok=True)
+
     def forget(self, unit: str | None = None) -> None:
         """Drop a unit (or everything), so that the next run makes it again."""
         if unit is None:
             shutil.rmtree(self.path, ignore_errors=True)
             return
         mark = self.mark(unit)
-        mark_path(self.path, unit).unlink(missing_ok=True)
+        self.drop_mark(unit)
         for name in mark.files if mark else []:
             (self.path / name).unlink(missing_ok=True)
 

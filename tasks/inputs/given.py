@@ -12,7 +12,7 @@ from typing import Any
 from storage.artifact import Artifact
 from storage.errors import UserError
 from storage.files import hash_file, list_files
-from storage.record import FileStamp, mark_path
+from storage.record import FileStamp
 
 MODEL = "model"  # the only unit of a model's artifact
 GIVEN = "given"  # among the facts of its mark
@@ -64,7 +64,7 @@ def expect_weights(artifact: Artifact, weights: str | None, subfolder: str | Non
     if noted and not files:
         raise WeightsError(f"weights {weights!r} are gone, of which {artifact} was made: put them back or give others")
     if files.keys() != noted.keys() or not all(noted[name].holds(path, deep=False) for name, path in files.items()):
-        drop_mark(artifact)
+        artifact.drop_mark(MODEL)
 
 
 def check_unchanged(artifact: Artifact, told: dict[str, Any]) -> None:
@@ -75,16 +75,11 @@ def check_unchanged(artifact: Artifact, told: dict[str, Any]) -> None:
     files = _files(told["weights"], told.get("subfolder"))
     for name, sha256 in told["files"].items():
         if name not in files or hash_file(files[name]) != sha256:
-            drop_mark(artifact)
+            artifact.drop_mark(MODEL)
             raise WeightsError(
                 f"weights {told['weights']!r}: {name} is not as it was when {artifact} was made: run the same command "
                 "again to use it as it is, or put the old one back"
             )
-
-
-def drop_mark(artifact: Artifact) -> None:
-    """Let a model's artifact count as not done, so that the next run makes it again."""
-    mark_path(artifact.path, MODEL).unlink(missing_ok=True)
 
 
 def _files(weights: str, subfolder: str | None) -> dict[str, Path]:
