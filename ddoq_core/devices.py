@@ -19,6 +19,15 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
+def sent(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on the device. From the CPU to a GPU it goes without waiting for what the GPU still has to do."""
+    return (
+        x.pin_memory().to(device, non_blocking=True)
+        if (x.device.type, device.type) == ("cpu", "cuda")
+        else x.to(device)
+    )
+
+
 def placed(denoiser: Any) -> Any:
     """A denoiser ready to sample: bfloat16 on a GPU, float32 on a CPU. Schedulers and autoencoders stay in float32.
 

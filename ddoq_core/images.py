@@ -41,9 +41,10 @@ def resized(images: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
     return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in images])
 
 
-def to_unit(images: NDArray[np.uint8]) -> torch.Tensor:
-    """(n, S, S, 3) uint8 → (n, 3, S, S) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255).contiguous()
+def to_unit(images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
+    """(n, S, S, 3) uint8 → (n, 3, S, S) float32 in [0, 1], on the device where they are."""
+    x = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(images))
+    return x.permute(0, 3, 1, 2).float().div_(255).contiguous()
 
 
 def to_uint8(x: torch.Tensor) -> NDArray[np.uint8]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 from storage.cores import num_cores
 from storage.errors import UsageError
+from storage.memory import memory_bytes
 
 GIB = 2**30
 WORKER_BYTES = GIB  # a worker holds 0.5 GiB of libraries before its first task
-MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of cgroups 2 and 1
 NUMBER = re.compile(r"0*[1-9][0-9]{0,8}")
 ADDRESS = re.compile(r"(?:[a-z]+://)?(?:[^\s:/\[\]]+|\[[0-9a-fA-F:.%]+\]):([0-9]{1,5})")
 MAX_PORT = 65535
@@ -36,13 +35,6 @@ def check_memory(num: int, remedy: str) -> None:
             f"{num} worker processes need {need / GIB:.0f} GiB of memory, at least {WORKER_BYTES / GIB:.0f} GiB each, "
             f"and there are {have / GIB:.1f} GiB, enough for {max(have // WORKER_BYTES, 1)} ({remedy})"
         )
-
-
-def memory_bytes() -> int:
-    """Memory that this process and its children may use: the machine's, or the container's where that is less."""
-    limits = [Path(name).read_text().strip() for name in MEMORY_LIMITS if Path(name).is_file()]
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine, *(int(limit) for limit in limits if limit.isdigit())])
 
 
 def scheduler_address(given: str | None = None) -> str | None:

@@ -148,6 +148,18 @@ class ClassStore:
         group = zarr.open_group(class_folder(self.path, name), mode="r")
         return {key: np.asarray(array[:]) for key, array in group.arrays()}
 
+    def read_array(self, name: str, key: str) -> NDArray[Any]:
+        """One array of a class."""
+        return np.asarray(self._array(name, key)[:])
+
+    def shape_of(self, name: str, key: str) -> tuple[int, ...]:
+        """The shape of one array of a class."""
+        return tuple(self._array(name, key).shape)
+
+    def _array(self, name: str, key: str) -> zarr.Array[Any]:
+        self._check(name)
+        return zarr.open_array(class_folder(self.path, name) / key, mode="r")
+
 
 def class_folder(store: Path, name: str) -> Path:
     """The folder of a class in a store."""

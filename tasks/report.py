@@ -100,7 +100,11 @@ def decoded_of(artifact: Artifact, recipe: Recipe, method: str) -> Artifact:
 def gallery(decoded: Artifact, recipe: Recipe, method: str) -> dict[str, Any]:
     """The pictures of a method with their weights, class by class, to be shown."""
     weights = recipe.settings_of(method).weights
-    return {"method": method, "weights": weights, "classes": list(_classes(distilled_set(decoded, weights)))}
+    return {
+        "method": method,
+        "weights": weights,
+        "classes": list(_classes(distilled_set(decoded, weights, MOST_CLASSES))),
+    }
 
 
 def contact_sheet(gallery: dict[str, Any]) -> Image.Image:
@@ -119,7 +123,7 @@ def contact_sheet(gallery: dict[str, Any]) -> Image.Image:
 
 def _classes(distilled: Distilled) -> Iterator[dict[str, Any]]:
     pictures, w = distilled.images, distilled.weights
-    for label, name in enumerate(distilled.classes[:MOST_CLASSES]):
+    for label, name in enumerate(distilled.classes):
         rows = np.flatnonzero(distilled.labels == label)[:MOST_PICTURES]
         most = float(w[rows].max())
         shown = [

@@ -15,13 +15,14 @@ from ddoq_core.train.augment import apply, draw
 from ddoq_core.train.batches import Batch, batch_of, num_batches
 from ddoq_core.train.losses import hard_label_loss, soft_label_loss
 from ddoq_core.train.networks import Classifier
+from ddoq_core.train.pictures import Pictures
 from ddoq_core.train.protocol import Protocol
 from ddoq_core.train.stored_labels import StoredLabels, pack_epoch
 from ddoq_core.train.teachers import fit_classifier
 
 
 class DistilledBatches:
-    """The distilled images (n, S, S, 3) uint8 on the device, and what each step of a training sees of them.
+    """The distilled images (n, S, S, 3) uint8, and what each step of a training on the device sees of them.
 
     weights  (n,), for the drawing of pictures where the protocol has them in the sampling
     """
@@ -34,22 +35,20 @@ class DistilledBatches:
         seed: int,
         device: torch.device,
     ) -> None:
-        x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)  # (n, 3, S, S) uint8
-        self.x = x.contiguous().to(device)
+        self.images = Pictures(images, device)
         self.chances = torch.from_numpy(weights) if protocol.weights_in == "sampling" else None
         self.protocol, self.seed = protocol, seed
         self.per_epoch = num_batches(len(images), protocol.batch_size)
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         """A step's pictures and their augmentation, without labels."""
-        rows = batch_of(step, len(self.x), self.protocol.batch_size, self.seed, self.chances)
-        draws = draw(len(rows), self.x.shape[-1], self.protocol.augmentation, generator)
+        rows = batch_of(step, len(self.images), self.protocol.batch_size, self.seed, self.chances)
+        draws = draw(len(rows), self.images.size_px, self.protocol.augmentation, generator)
         return Batch(rows, draws)
 
     def pictures(self, batch: Batch) -> torch.Tensor:
         """The augmented batch (B, 3, S, S) in [0, 1]."""
-        x = self.x[batch.rows.to(self.x.device)].float().div_(255)  # (B, 3, S, S); floats of a batch alone are held
-        return apply(x, batch.draws)
+        return apply(self.images.batch(batch.rows), batch.draws)
 
 
 def train_student(

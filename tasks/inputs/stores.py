@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from storage.artifact import Artifact
 from storage.files import sha256_of
 from storage.index import INDEX, Index
+from storage.memory import empty_images
 from storage.zarr_store import BLOCK_IMAGES, ClassStore, LatentStore, block_names
 from tasks.inputs.distilled import Distilled
 from tasks.recipe.settings import Weighting
@@ -82,18 +83,24 @@ def latent_content(encode: Artifact, name: str, num_images: int) -> str:
 
 
 def distilled_set(decode: Artifact, weights: Weighting, num_classes: int | None = None) -> Distilled:
-    """The pictures of all classes, or the first, weighted by this rule. Raises ValueError for an unknown rule."""
+    """The pictures of all classes, or the first, weighted by this rule. Raises ValueError for an unknown rule.
+
+    They are in memory once, or in a file of their own where they do not fit.
+    """
     from ddoq_core import class_weights
 
-    names = index_of(decode).classes[:num_classes]
-    found = [images_of(decode).read_class(name) for name in names]
-    counts = [prototypes_of(decode.parents["cluster"]).read_class(name)["counts"] for name in names]
-    w = [class_weights(c, weights)[part["centroid"]] for c, part in zip(counts, found, strict=True)]
+    names, store, prototypes = index_of(decode).classes[:num_classes], images_of(decode), decode.parents["cluster"]
+    centroids = [store.read_array(name, "centroid") for name in names]
+    counts = [prototypes_of(prototypes).read_array(name, "counts") for name in names]
+    ends = np.cumsum([len(of_class) for of_class in centroids])
+    images = empty_images((int(ends[-1]), *store.shape_of(names[0], "images")[1:]), decode.root)
+    for name, own in zip(names, np.split(images, ends[:-1]), strict=True):
+        own[:] = store.read_array(name, "images")
     return Distilled(
-        images=np.concatenate([part["images"] for part in found]),
-        labels=np.repeat(np.arange(len(found)), [len(part["images"]) for part in found]),
-        centroids=np.concatenate([part["centroid"] for part in found]),
-        weights=np.concatenate(w),
+        images=images,
+        labels=np.repeat(np.arange(len(names)), np.diff(ends, prepend=0)),
+        centroids=np.concatenate(centroids),
+        weights=np.concatenate([class_weights(c, weights)[k] for c, k in zip(counts, centroids, strict=True)]),
         classes=names,
     )
 

@@ -18,6 +18,7 @@ from distributed.security import Security
 from prefect.context import FlowRunContext
 
 import flows.workers
+import storage.memory
 from flows.runners import (
     ONE_GPU,
     WorkersDied,
@@ -28,9 +29,10 @@ from flows.runners import (
     result_of,
     worker_specs,
 )
-from flows.workers import GIB, memory_bytes, num_workers, scheduler_address
+from flows.workers import GIB, num_workers, scheduler_address
 from storage.cores import num_cores
 from storage.errors import UsageError, UserError
+from storage.memory import memory_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -238,7 +240,7 @@ def test_memory_is_the_containers_where_it_is_less(tmp_path: Path, monkeypatch: 
     assert machine > GIB / 2
     for text, expected in (("max\n", machine), (f"{GIB // 4}\n", GIB // 4)):
         (tmp_path / "memory.max").write_text(text)
-        monkeypatch.setattr(flows.workers, "MEMORY_LIMITS", (str(tmp_path / "memory.max"), "/nowhere"))
+        monkeypatch.setattr(storage.memory, "MEMORY_LIMITS", (str(tmp_path / "memory.max"), "/nowhere"))
         assert memory_bytes() == expected
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,22 +78,8 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 @pytest.fixture
 def parents(tmp_path: Path) -> dict[str, Artifact]:
     """What a student's labels are made from: shard, decode and teacher."""
-    listed = _shard(tmp_path)
-    latents = Artifact(tmp_path, "encode", 1, {}, {"shard": listed})
-    points = Artifact(tmp_path, "cluster", 1, {"method": "exact", "num_points": IPC}, {"encode": latents})
-    decode = Artifact(tmp_path, "decode", 1, {"method": "diffusion", "strength": 0.7}, {"cluster": points})
-    with latents.writing("latents", Clock()) as folder:
-        (folder / "none").write_text("")
-    rng = np.random.default_rng(0)
-    for k, name in enumerate(CLASSES):
-        counts = np.arange(1, IPC + 1) * (k + 1)
-        files = prototypes_of(points).write_class(name, {"counts": counts})
-        points.commit(name, files, inputs="", clock=Clock(), facts={"w2": 1.5 + k})
-        pictures = rng.integers(0, 256, (IPC, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
-        files = images_of(decode).write_class(name, {"images": pictures, "centroid": np.arange(IPC)})
-        decode.commit(name, files, inputs="", clock=Clock())
-    points.finish(CLASSES)
-    decode.finish(CLASSES)
+    listed = shard_of(tmp_path, CLASSES)
+    decode = decode_of(listed, CLASSES, IPC, SIZE_PX)
     judge = Artifact(tmp_path, "teacher", 1, {}, {"shard": listed})
     spec = ClassifierSpec("convnet-1-8", len(CLASSES), SIZE_PX)
     with judge.writing(MODEL, Clock(), {"top1": 0.9}) as folder:
@@ -100,13 +87,34 @@ def parents(tmp_path: Path) -> dict[str, Artifact]:
     return {"shard": listed, "decode": decode, "teacher": judge}
 
 
-def _shard(root: Path) -> Artifact:
+def decode_of(listed: Artifact, classes: Sequence[str], ipc: int, size_px: int) -> Artifact:
+    """Pictures of noise for these classes, and artifacts for what they would be made from."""
+    latents = Artifact(listed.root, "encode", 1, {}, {"shard": listed})
+    points = Artifact(listed.root, "cluster", 1, {"method": "exact", "num_points": ipc}, {"encode": latents})
+    decode = Artifact(listed.root, "decode", 1, {"method": "diffusion", "strength": 0.7}, {"cluster": points})
+    with latents.writing("latents", Clock()) as folder:
+        (folder / "none").write_text("")
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(classes):
+        counts = np.arange(1, ipc + 1) * (k + 1)
+        files = prototypes_of(points).write_class(name, {"counts": counts})
+        points.commit(name, files, inputs="", clock=Clock(), facts={"w2": 1.5 + k})
+        pictures = rng.integers(0, 256, (ipc, size_px, size_px, 3), dtype=np.uint8)
+        files = images_of(decode).write_class(name, {"images": pictures, "centroid": np.arange(ipc)})
+        decode.commit(name, files, inputs="", clock=Clock())
+    points.finish(classes)
+    decode.finish(classes)
+    return decode
+
+
+def shard_of(root: Path, classes: Sequence[str], images: int = IPC) -> Artifact:
+    """An index of images that lie nowhere."""
     builder = ListingBuilder()
-    for name in CLASSES:
-        for i in range(IPC):
+    for name in classes:
+        for i in range(images):
             builder.add(name, "train", Location(f"{name}/{i}.png", 0, 0))
-    hashes = [f"{k:032x}" for k in range(len(CLASSES) * IPC)]
-    index = Index.build(builder.finish().images, pa.chunked_array([hashes]), CLASSES)
+    hashes = [f"{k:032x}" for k in range(len(classes) * images)]
+    index = Index.build(builder.finish().images, pa.chunked_array([hashes]), classes)
     artifact = Artifact(root, "shard", 1, {"source": "folder", "path": "/home/somebody/photos"})
     with artifact.writing(INDEX, Clock()) as folder:
         index.write(folder)

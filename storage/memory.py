@@ -1,0 +1,30 @@
+"""How much memory there is to use, and arrays that may be larger."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of cgroups 2 and 1
+ARRAY_SHARE = 4  # an array that takes more than this part of the memory lies in a file
+
+
+def memory_bytes() -> int:
+    """Memory that this process and its children may use: the machine's, or the container's where that is less."""
+    limits = [Path(name).read_text().strip() for name in MEMORY_LIMITS if Path(name).is_file()]
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *(int(limit) for limit in limits if limit.isdigit())])
+
+
+def empty_images(shape: tuple[int, ...], folder: Path) -> NDArray[np.uint8]:
+    """An array of uint8 to be filled: in memory, or where it would take more than a quarter of that, in a file on the
+    folder's disk that has no name and is gone with the array."""
+    if math.prod(shape) <= memory_bytes() // ARRAY_SHARE:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)
