@@ -6,7 +6,7 @@ so a store can grow. One writer owns one shard: two would lose data silently.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,21 @@ class LatentStore:
         for unit in block_names(name, array.shape[0])[1:]:
             self._check(unit)
         return np.asarray(array[:])
+
+    def read_blocks(self, name: str) -> Iterator[NDArray[np.float16]]:
+        """The latents of a class block after block, (BLOCK_IMAGES, C, H, W) or less, one at a time in memory."""
+        self._check(f"{name}/0")  # which has the class's metadata
+        array = self._array(name, "latents")
+        for k, unit in enumerate(block_names(name, array.shape[0])):
+            self._check(unit)
+            yield np.asarray(array[k * BLOCK_IMAGES : (k + 1) * BLOCK_IMAGES])
+
+    def read_some(self, name: str, images: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Latents (m, C, H, W) of some images (m,) of a class."""
+        self._check(f"{name}/0")
+        for block in sorted(set((images // BLOCK_IMAGES).tolist())):
+            self._check(f"{name}/{block}")
+        return np.asarray(self._array(name, "latents").oindex[images])
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """(C, H, W) of the latents of a class."""

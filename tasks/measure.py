@@ -20,12 +20,12 @@ from storage.index import Index
 from tasks.inputs.cached import cached
 from tasks.inputs.distilled import Distilled
 from tasks.inputs.plan import Work
-from tasks.inputs.real import read_images
-from tasks.inputs.stores import MOST_CLASSES, distilled_set, indexed, latents_of, prototypes_of
+from tasks.inputs.real import read_batches
+from tasks.inputs.stores import distilled_set, indexed, latents_of, prototypes_of, some_classes
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import ImageConfig, Weighting
 
-VERSION = 2
+VERSION = 3
 FOLDER = "measure"
 MOST_REAL = 500  # images of each, drawn at random, whose gradient stands for the data
 GRADIENT_SEED = 0  # of the fixed network and of that draw
@@ -49,7 +49,7 @@ def measure(artifact: Artifact, images: ImageConfig, architecture: str, weights:
     w2        of the weighted centroids (or the real images that stand for them) to their class, in latent space
     n_eff     effective sample size of the weights of a class
     gradient  ‖∇L(real) − ∇L_w(distilled)‖ / ‖∇L(real)‖ at the student's network as it is before training
-    The first two are means over the first MOST_CLASSES classes, the third is of these classes together, each of which
+    All are of the classes of `some_classes`: the first two means over them, the third of them together, each of which
     counts equally, as it does among the distilled.
     """
     if artifact.is_done():
@@ -59,12 +59,13 @@ def measure(artifact: Artifact, images: ImageConfig, architecture: str, weights:
     clock, decoded = Clock(), artifact.parents["decode"]
     with clock("read"):
         shard, index = indexed(artifact.parents["shard"])
-        names = index.classes[:MOST_CLASSES]
-        distilled = distilled_set(decoded, weights, len(names))
+        names = some_classes(index)
+        distilled = distilled_set(decoded, weights, names)
+        own_weights = [distilled.weights[distilled.labels == label] for label in np.unique(distilled.labels)]
     with clock("compute"):
         facts = {
             "w2": fmean(_w2(decoded, name, weights) for name in names),
-            "n_eff": fmean(effective_sample_size(distilled.weights[distilled.labels == c]) for c in range(len(names))),
+            "n_eff": fmean(effective_sample_size(w) for w in own_weights),
             "gradient": _gradient_gap(shard, index, images, architecture, distilled),
         }
     with artifact.writing(FOLDER, clock, facts) as folder:
@@ -74,15 +75,18 @@ def measure(artifact: Artifact, images: ImageConfig, architecture: str, weights:
 
 def _w2(decoded: Artifact, name: str, weights: Weighting) -> float:
     from ddoq_core import class_weights
-    from ddoq_core.measure.wasserstein import w2
+    from ddoq_core.measure.wasserstein import squared_distances, w2_of
 
     prototypes = decoded.parents["cluster"]
-    z = latents_of(prototypes.parents["encode"]).read_class(name)
-    flat = z.reshape(len(z), -1)
-    found = prototypes_of(prototypes).read_class(name)
+    latents, found = latents_of(prototypes.parents["encode"]), prototypes_of(prototypes).read_class(name)
     medoids = decoded.config["method"] == "medoid"
-    points = flat[found["medoids"]] if medoids else found["centroids"].reshape(len(found["centroids"]), -1)
-    return w2(flat, points, class_weights(found["counts"], weights))
+    points = _flat(latents.read_some(name, found["medoids"]) if medoids else found["centroids"])  # (K, d)
+    squares = [squared_distances(_flat(block), points) for block in latents.read_blocks(name)]
+    return w2_of(np.concatenate(squares), class_weights(found["counts"], weights))
+
+
+def _flat(z: NDArray[Any]) -> NDArray[Any]:
+    return z.reshape(len(z), -1)
 
 
 def _gradient_gap(shard: Artifact, index: Index, images: ImageConfig, architecture: str, distilled: Distilled) -> float:
@@ -99,7 +103,7 @@ _gradients: dict[str, Any] = {}  # of the last network and data of this process
 
 
 def _real_gradient(shard: Artifact, index: Index, images: ImageConfig, architecture: str) -> tuple[Any, Any]:
-    """An untrained student, and its gradient on real images of the first classes."""
+    """An untrained student, and its gradient on real images of some classes."""
     import torch
 
     from ddoq_core.measure.gradient_gap import mean_gradient
@@ -108,15 +112,22 @@ def _real_gradient(shard: Artifact, index: Index, images: ImageConfig, architect
     key = sha256_of([shard.content(), images.model_dump(), architecture])
     if key not in _gradients:
         rng = np.random.default_rng(GRADIENT_SEED)
-        by_class = [rng.permutation(index.rows("train", name))[:MOST_REAL] for name in index.classes[:MOST_CLASSES]]
-        rows = np.concatenate(by_class)
-        equally = np.concatenate([np.full(len(part), 1 / len(part)) for part in by_class])
-        spec = ClassifierSpec(architecture, len(index.classes), images.size_px)
-        model = build_classifier(spec, seed=GRADIENT_SEED)
-        x, y = _tensors(read_images(shard, index, rows, images), index.labels(rows))
+        by_class = [rng.permutation(index.rows("train", name))[:MOST_REAL] for name in some_classes(index)]
+        sizes = np.array([len(part) for part in by_class])
+        rows, equally = (_batches(a) for a in (np.concatenate(by_class), np.repeat(1 / sizes, sizes)))
+        read = zip(read_batches(shard, index, rows, images), rows, equally, strict=True)
+        batches = ((*_tensors(x, index.labels(part)), torch.from_numpy(w)) for x, part, w in read)
+        model = build_classifier(ClassifierSpec(architecture, len(index.classes), images.size_px), seed=GRADIENT_SEED)
+        gradient = mean_gradient(model, batches)
         _gradients.clear()
-        _gradients[key] = model, mean_gradient(model, x, y, torch.from_numpy(equally))
+        _gradients[key] = model, gradient
     return _gradients[key]
+
+
+def _batches(values: NDArray[Any]) -> list[NDArray[Any]]:
+    from ddoq_core.measure.gradient_gap import BATCH_IMAGES
+
+    return np.split(values, range(BATCH_IMAGES, len(values), BATCH_IMAGES))
 
 
 def _tensors(pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[Any, Any]:

@@ -21,7 +21,7 @@ from storage.clock import Clock
 from tasks.inputs.cached import cached
 from tasks.inputs.distilled import Distilled
 from tasks.inputs.plan import Work
-from tasks.inputs.stores import MEASURES, MOST_CLASSES, distilled_set, index_of, samples_of
+from tasks.inputs.stores import MEASURES, MOST_CLASSES, distilled_set, index_of, samples_of, some_classes
 from tasks.pages.costs import ledger
 from tasks.pages.figures import accuracy_by_method
 from tasks.pages.findings import remarks
@@ -100,11 +100,8 @@ def decoded_of(artifact: Artifact, recipe: Recipe, method: str) -> Artifact:
 def gallery(decoded: Artifact, recipe: Recipe, method: str) -> dict[str, Any]:
     """The pictures of a method with their weights, class by class, to be shown."""
     weights = recipe.settings_of(method).weights
-    return {
-        "method": method,
-        "weights": weights,
-        "classes": list(_classes(distilled_set(decoded, weights, MOST_CLASSES))),
-    }
+    shown = distilled_set(decoded, weights, some_classes(index_of(decoded)))
+    return {"method": method, "weights": weights, "classes": list(_classes(shown))}
 
 
 def contact_sheet(gallery: dict[str, Any]) -> Image.Image:
@@ -123,7 +120,7 @@ def contact_sheet(gallery: dict[str, Any]) -> Image.Image:
 
 def _classes(distilled: Distilled) -> Iterator[dict[str, Any]]:
     pictures, w = distilled.images, distilled.weights
-    for label, name in enumerate(distilled.classes):
+    for label in np.unique(distilled.labels):
         rows = np.flatnonzero(distilled.labels == label)[:MOST_PICTURES]
         most = float(w[rows].max())
         shown = [
@@ -135,7 +132,7 @@ def _classes(distilled: Distilled) -> Iterator[dict[str, Any]]:
             }
             for k in rows
         ]
-        yield {"name": name, "pictures": shown}
+        yield {"name": distilled.classes[label], "pictures": shown}
 
 
 def _render(
@@ -180,7 +177,7 @@ def _data(artifact: Artifact) -> list[str]:
 
 
 def _sampled(sample: Artifact) -> Iterator[tuple[str, list[str]]]:
-    for name in index_of(sample).classes[: len(sample.record().facts["recognised"])]:
+    for name in some_classes(index_of(sample)):
         yield name, [_png(picture) for picture in samples_of(sample).read_class(name)["images"]]
 
 

@@ -6,11 +6,16 @@ that is the error of the full gradient.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ddoq_core.devices import best_device
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # pictures (B, 3, S, S), classes (B,), weights (B,)
+BATCH_IMAGES = 256
 
 
 def gradient_gap(
@@ -22,29 +27,30 @@ def gradient_gap(
     x, y     distilled pictures (m, 3, S, S), as mean_gradient takes them, and their classes (m,), whose gradient g_w is
     weights  (m,): the counts of the prototypes' cells, for which the theorem holds, or another rule's
     """
-    return float((real - mean_gradient(model, x, y, weights)).norm() / real.norm())
+    return float((real - mean_gradient(model, in_batches(x, y, weights))).norm() / real.norm())
 
 
-def mean_gradient(
-    model: nn.Module, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None, batch_size: int = 256
-) -> torch.Tensor:
+def mean_gradient(model: nn.Module, batches: Iterable[Batch]) -> torch.Tensor:
     """Σ w_i ∇ℓ_i / Σ w_i over all parameters, flat (p,) float64, in eval mode: batch norm by its running statistics.
 
-    x        (n, 3, S, S) in [0, 1], or uint8
-    weights  (n,), all 1 if None
+    batches  of pictures in [0, 1] or uint8, with classes and weights; one at a time is in memory
     """
-    weights = torch.ones(len(x)) if weights is None else weights
     device, was_training = best_device(), model.training
     parameters = [p for p in model.parameters() if p.requires_grad]
-    total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
+    total, mass = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64), 0.0
     model.to(device).eval()
-    for k in range(0, len(x), batch_size):
-        part = slice(k, k + batch_size)
-        batch = x[part].to(device)
-        batch = batch.float() / 255 if batch.dtype == torch.uint8 else batch
-        loss = F.cross_entropy(model(batch), y[part].to(device), reduction="none")
-        loss = weights[part].float().to(device) @ loss  # Σ w_i ℓ_i, so that batches add up
-        gradients = torch.autograd.grad(loss, parameters)
+    for x, y, weights in batches:
+        x = x.to(device)
+        x = x.float() / 255 if x.dtype == torch.uint8 else x
+        losses = F.cross_entropy(model(x), y.to(device), reduction="none")
+        gradients = torch.autograd.grad(weights.float().to(device) @ losses, parameters)  # of Σ w_i ℓ_i: batches add up
         total += torch.cat([g.flatten() for g in gradients]).double().cpu()  # (p,), summed in float64 on the CPU
+        mass += float(weights.double().sum())
     model.train(was_training)
-    return total / float(weights.sum())
+    return total / mass
+
+
+def in_batches(x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor, size: int = BATCH_IMAGES) -> Iterator[Batch]:
+    """Batches of pictures (m, 3, S, S) with their classes (m,) and weights (m,)."""
+    for k in range(0, len(x), size):
+        yield x[k : k + size], y[k : k + size], weights[k : k + size]

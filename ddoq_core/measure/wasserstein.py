@@ -31,16 +31,21 @@ def w2(z: ArrayLike, points: ArrayLike, weights: ArrayLike | None = None) -> flo
     """
     if weights is None:
         return float(np.sqrt(distortion(z, points)))
+    return w2_of(squared_distances(z, points), weights)
+
+
+def w2_of(squares: NDArray[np.float64], weights: ArrayLike) -> float:
+    """As `w2`, of squared distances (n, K): of a class that is too large to be in memory, they alone are."""
     import ot
 
+    n, num_points = squares.shape
     p = np.asarray(weights, dtype=np.float64)  # (K,)
-    if p.shape != (len(np.asarray(points)),) or not (np.isfinite(p).all() and (p >= 0).all() and p.sum() > 0):
-        raise ValueError(f"weights must be {len(np.asarray(points))} numbers ≥ 0, not all 0, got {weights!r}")
-    cost = squared_distances(z, points)  # C_ik (n, K); W2² = min_π Σ π_ik C_ik with row sums 1/n, column sums p
-    n = len(cost)
-    value, log = ot.emd2(np.full(n, 1 / n), p / p.sum(), cost, numItermax=10_000_000, log=True)
+    if p.shape != (num_points,) or not (np.isfinite(p).all() and (p >= 0).all() and p.sum() > 0):
+        raise ValueError(f"weights must be {num_points} numbers ≥ 0, not all 0, got {weights!r}")
+    # C_ik = |z_i − x_k|²; W2² = min_π Σ π_ik C_ik with row sums 1/n, column sums p
+    value, log = ot.emd2(np.full(n, 1 / n), p / p.sum(), squares, numItermax=10_000_000, log=True)
     if log["warning"] is not None:
-        raise RuntimeError(f"optimal transport of {n} × {len(p)} points did not converge: {log['warning']}")
+        raise RuntimeError(f"optimal transport of {n} × {num_points} points did not converge: {log['warning']}")
     return float(np.sqrt(value))
 
 

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Distilled:
-    """N pictures in label order, several of one centroid each with its weight.
+    """N pictures, of all classes or of some, in label order, several of one centroid each with its weight.
 
     images     (N, S, S, 3) uint8
     labels     (N,) int64
     centroids  (N,) int64, the number of the prototype within its class
     weights    (N,) float64, of a class 1 in the mean
-    classes    names in label order
+    classes    names of all classes in label order
     """
 
     images: NDArray[np.uint8]

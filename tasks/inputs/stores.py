@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddoq_core.seeds import derive_seed
 from storage.artifact import Artifact
 from storage.files import sha256_of
 from storage.index import INDEX, Index
@@ -23,7 +24,7 @@ LATENTS, PROTOTYPES, IMAGES, LABELS, SAMPLES = (
 )
 
 MEASURES = ("w2", "n_eff", "gradient")  # facts of a measure artifact's record
-MOST_CLASSES = 20  # measured, sampled and shown, the first of the data set
+MOST_CLASSES = 20  # measured, sampled and shown
 
 
 def indexed(shard: Artifact) -> tuple[Artifact, Index]:
@@ -42,6 +43,13 @@ def _index(folder: Path, content: str) -> Index:
 def index_of(artifact: Artifact) -> Index:
     """The index of the data set that an artifact was made from."""
     return indexed(artifact.ancestor("shard"))[1]
+
+
+def some_classes(index: Index) -> tuple[str, ...]:
+    """The classes that stand for all where they are many: MOST_CLASSES drawn at random, as the first are often alike;
+    for every method and seed the same, in label order."""
+    drawn = np.random.default_rng(derive_seed(0, "classes")).permutation(len(index.classes))[:MOST_CLASSES]
+    return tuple(index.classes[label] for label in sorted(drawn))
 
 
 def latents_of(encode: Artifact) -> LatentStore:
@@ -82,26 +90,28 @@ def latent_content(encode: Artifact, name: str, num_images: int) -> str:
     return sha256_of([mark.content if mark else None for mark in marks])
 
 
-def distilled_set(decode: Artifact, weights: Weighting, num_classes: int | None = None) -> Distilled:
-    """The pictures of all classes, or the first, weighted by this rule. Raises ValueError for an unknown rule.
+def distilled_set(decode: Artifact, weights: Weighting, class_names: Sequence[str] | None = None) -> Distilled:
+    """The pictures of all classes, or of some, weighted by this rule. Raises ValueError for an unknown rule.
 
     They are in memory once, or in a file of their own where they do not fit.
     """
     from ddoq_core import class_weights
 
-    names, store, prototypes = index_of(decode).classes[:num_classes], images_of(decode), decode.parents["cluster"]
+    classes, store = index_of(decode).classes, images_of(decode)
+    labels = range(len(classes)) if class_names is None else [classes.index(name) for name in class_names]
+    names, prototypes = [classes[label] for label in labels], prototypes_of(decode.parents["cluster"])
     centroids = [store.read_array(name, "centroid") for name in names]
-    counts = [prototypes_of(prototypes).read_array(name, "counts") for name in names]
-    ends = np.cumsum([len(of_class) for of_class in centroids])
-    images = empty_images((int(ends[-1]), *store.shape_of(names[0], "images")[1:]), decode.root)
-    for name, own in zip(names, np.split(images, ends[:-1]), strict=True):
+    counts = [prototypes.read_array(name, "counts") for name in names]
+    sizes = [len(of_class) for of_class in centroids]
+    images = empty_images((sum(sizes), *store.shape_of(names[0], "images")[1:]), decode.root)
+    for name, own in zip(names, np.split(images, np.cumsum(sizes)[:-1]), strict=True):
         own[:] = store.read_array(name, "images")
     return Distilled(
         images=images,
-        labels=np.repeat(np.arange(len(names)), np.diff(ends, prepend=0)),
+        labels=np.repeat(labels, sizes),
         centroids=np.concatenate(centroids),
         weights=np.concatenate([class_weights(c, weights)[k] for c, k in zip(counts, centroids, strict=True)]),
-        classes=names,
+        classes=classes,
     )
 
 

@@ -82,6 +82,10 @@ def test_a_class_above_a_block_is_written_in_any_order(store: LatentStore, monke
     assert np.isnan(store.read_class("n01")[:128]).all()
     first = store.write_block("n01", 0, z[:128])
     np.testing.assert_array_equal(store.read_class("n01"), z)
+    assert [len(block) for block in store.read_blocks("n01")] == [128, 2]
+    np.testing.assert_array_equal(np.concatenate(list(store.read_blocks("n01"))), z)
+    some = np.array([129, 3, 77])
+    np.testing.assert_array_equal(store.read_some("n01", some), z[some])
     assert first[-1] != second[-1] and first[-1].is_file() and second[-1].is_file()
 
 
@@ -149,6 +153,12 @@ def test_every_block_of_a_checked_class_is_looked_at(tmp_path: Path, monkeypatch
     write_latents(store, "n01", make_latents(300))
     store.read_class("n01")
     assert looked == ["n01/0", "n01/1", "n01/2"]
+    looked.clear()
+    for k, _ in enumerate(store.read_blocks("n01")):
+        assert looked[-1] == f"n01/{k}"
+    looked.clear()
+    store.read_some("n01", np.array([299, 0]))
+    assert set(looked) == {"n01/0", "n01/2"}
 
 
 def test_a_flipped_bit_never_reads_as_other_latents(store: LatentStore) -> None:

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from ddoq_core import quantize
-from ddoq_core.measure.gradient_gap import gradient_gap, mean_gradient
+from ddoq_core.measure.gradient_gap import gradient_gap, in_batches, mean_gradient
 from ddoq_core.train.networks import ClassifierSpec, build_classifier
 
 Set = tuple[torch.Tensor, torch.Tensor]
@@ -39,7 +39,7 @@ def test_all_points_with_their_masses_have_no_gap(digits: Set, architecture: str
     model = build_classifier(ClassifierSpec(architecture, 4, 8), seed=0)
     distilled, counts = distil(digits, None)
     assert counts.sum() == len(digits[0])
-    real = mean_gradient(model, *digits)
+    real = mean_gradient(model, in_batches(*digits, torch.ones(len(digits[0]))))
     gap = gradient_gap(model, real, *distilled, counts)
     assert gap < 1e-4
     halved = gradient_gap(model, real, *distilled, counts / 2)
@@ -48,7 +48,10 @@ def test_all_points_with_their_masses_have_no_gap(digits: Set, architecture: str
 
 def test_the_gap_shrinks_with_the_number_of_prototypes(digits: Set) -> None:
     model = build_classifier(ClassifierSpec("convnet-2-8", 4, 8), seed=0)
-    real, distilled = mean_gradient(model, *digits), {k: distil(digits, k) for k in (1, 5, 25, 100)}
+    real, distilled = (
+        mean_gradient(model, in_batches(*digits, torch.ones(len(digits[0])))),
+        {k: distil(digits, k) for k in (1, 5, 25, 100)},
+    )
     gaps = [gradient_gap(model, real, *pictures, counts) for pictures, counts in distilled.values()]
     assert gaps == sorted(gaps, reverse=True) and gaps[0] > 3 * gaps[-1], gaps
 
@@ -56,7 +59,7 @@ def test_the_gap_shrinks_with_the_number_of_prototypes(digits: Set) -> None:
 def test_the_gradient_is_the_one_of_the_weighted_loss() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2, bias=False))
     x, y, w = torch.rand(5, 3, 1, 1), torch.tensor([0, 1, 1, 0, 1]), torch.tensor([1.0, 2.0, 0.0, 3.0, 1.0])
-    found = mean_gradient(model, x, y, w, batch_size=2)
+    found = mean_gradient(model, in_batches(x, y, w, size=2))
     p = torch.softmax(model(x), 1) - torch.eye(2)[y]
     expected = (p * w[:, None]).T @ x.flatten(1) / 7
     torch.testing.assert_close(found.float(), expected.flatten())

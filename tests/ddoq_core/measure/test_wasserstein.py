@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddoq_core import quantize
-from ddoq_core.measure.wasserstein import distortion, effective_dimension, squared_distances, w2
+from ddoq_core.measure.wasserstein import distortion, effective_dimension, squared_distances, w2, w2_of
 
 
 def points(n: int, d: int, seed: int) -> np.ndarray:
@@ -38,6 +38,19 @@ def test_w2_on_a_line_by_hand() -> None:
     z, x = np.array([[0.0], [0.0], [0.0], [4.0]]), np.array([[0.0], [4.0]])
     assert w2(z, x, [3, 1]) == pytest.approx(0)
     assert w2(z, x, [1, 1]) == pytest.approx(2)  # a quarter of the mass moves by 4: sqrt(16/4)
+
+
+def test_distances_are_those_of_differences() -> None:
+    z = points(300, 70, 2)
+    x = np.concatenate([z[:3], points(5, 70, 3), z[:1] + 1e-3])
+    exact = np.square(z[:, None].astype(np.float64) - x).sum(axis=2)
+    np.testing.assert_allclose(squared_distances(z, x), exact, rtol=1e-5, atol=1e-9)
+
+
+def test_a_class_in_blocks_has_the_same_w2() -> None:
+    z, x, weights = points(90, 6, 0), points(4, 6, 1), [1, 2, 3, 4]
+    blocks = [squared_distances(z[k : k + 32], x) for k in range(0, 90, 32)]
+    assert w2_of(np.concatenate(blocks), weights) == pytest.approx(w2(z, x, weights), rel=1e-6)
 
 
 def test_distances_far_from_the_origin_are_accurate() -> None:
