@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flows.publish import Publisher
-from flows.runners import on_gpu, result_of
+from flows.runners import placed, result_of
 from storage.artifact import Artifact, NotDone
 from tasks.inputs.plan import Work
 from tasks.recipe.settings import COMPARE, STAGES
@@ -71,7 +70,7 @@ class Run:
         if self.only:
             for parent in artifact.parents.values():
                 _require(parent)
-        with on_gpu() if work.gpu else nullcontext():
+        with placed(gpu=work.gpu):
             job.futures = [
                 work.task.submit(artifact, *work.arguments, *batch, wait_for=waiting) for batch in work.batches or [()]
             ]

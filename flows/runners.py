@@ -5,7 +5,7 @@ GPUs, one of them per GPU sees that GPU, the others see none. Its processes spea
 whoever reaches a scheduler can run code in its workers. DDOQ_CLUSTER is the address of an existing scheduler, e.g.
 tls://10.0.0.1:8786, whose certificates are those of Dask's configuration. The cluster starts with the first task that
 is submitted: a run with nothing to do starts no process. Tasks for a GPU take the Dask resource GPU, which on a machine
-without GPUs every worker offers.
+without GPUs every worker offers; on one with GPUs all others take the resource CPU, so that none keeps a GPU waiting.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from storage.errors import UsageError, UserError
 LOG_LEVEL = logging.CRITICAL  # a task's error reaches the run; what is left are farewells of processes that end
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LOOPBACK = "127.0.0.1"
-ONE_GPU = {"GPU": 1}
+ONE_GPU, ONE_CPU = {"GPU": 1}, {"CPU": 1}
 CONNECT_SECONDS = 15  # to another scheduler
 WAIT_SECONDS = 60  # for its first worker
 # A terminal sends Ctrl-C to every process: the workers leave it to the run, which ends them. It also ends them where
@@ -136,18 +136,22 @@ def worker_specs(gpus: list[str], workers: int) -> dict[str, dict[str, Any]]:
     """Dask's specification of the workers: one per GPU, and the rest without one; without GPUs, all offer one.
 
     gpus  names as CUDA_VISIBLE_DEVICES takes them
+    Each may take an equal share of the memory. On a machine with GPUs those without one share half of it, and one with
+    a GPU is never ended for what it holds, which may be a whole distilled set.
     """
     names = [f"gpu-{gpu}" for gpu in gpus] + [f"cpu-{k}" for k in range(max(workers - len(gpus), 1))]
     check_memory(len(names), "choose fewer GPUs with CUDA_VISIBLE_DEVICES" if gpus else "give fewer")
     common = {"host": LOOPBACK, "nthreads": 1, "dashboard": False, "silence_logs": LOG_LEVEL}
+    if not gpus:
+        return {
+            name: {"cls": Nanny, "options": {**common, "memory_limit": 1 / len(names), "resources": ONE_GPU}}
+            for name in names
+        }
     specs = {}
     for name, gpu in zip(names, [*gpus, *[""] * len(names)], strict=False):
-        options = {**common, "memory_limit": 1 / len(names)}  # of the machine's memory
-        if gpus:
-            options["env"] = {"CUDA_VISIBLE_DEVICES": gpu}
-        if gpu or not gpus:
-            options["resources"] = ONE_GPU
-        specs[name] = {"cls": Nanny, "options": options}
+        own = {"env": {"CUDA_VISIBLE_DEVICES": gpu}, "resources": ONE_GPU if gpu else ONE_CPU}
+        limit = 0 if gpu else 1 / (2 * (len(names) - len(gpus)))  # of the machine's memory; 0 is none
+        specs[name] = {"cls": Nanny, "options": {**common, **own, "memory_limit": limit}}
     return specs
 
 
@@ -156,31 +160,39 @@ def gpu_names() -> list[str]:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
+    return list(_driver_lists())
+
+
+@lru_cache
+def _driver_lists() -> tuple[str, ...]:
     if (program := shutil.which("nvidia-smi")) is None:
-        return []
+        return ()
     command = [program, "--list-gpus"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  the driver's own
-    return [str(k) for k, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]
+    return tuple(str(k) for k, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU "))
 
 
-def on_gpu() -> AbstractContextManager[Any]:
-    """Tasks submitted in this context wait for a worker that offers a GPU, on a cluster that has one."""
+def placed(*, gpu: bool) -> AbstractContextManager[Any]:
+    """Tasks submitted in this context go to workers with a GPU, or to those without one, on a cluster that tells them
+    apart; else to any."""
     context = FlowRunContext.get()
     assert context is not None, "tasks are submitted inside a flow"
     runner: Any = context.task_runner
+    wanted = ONE_GPU if gpu else ONE_CPU
     if runner.address is None:  # a local cluster has such workers, even if none has answered yet
-        return dask.annotate(resources=ONE_GPU)
+        return dask.annotate(resources=wanted) if gpu or gpu_names() else nullcontext()
     try:
         runner.client.wait_for_workers(1, timeout=WAIT_SECONDS)
     except TimeoutError as error:
         raise UsageError(f"no worker has joined {runner.address}: start some with `dask worker`") from error
     workers = runner.client.scheduler_info(n_workers=-1)["workers"].values()
-    if any(worker["resources"].get("GPU") for worker in workers):
-        return dask.annotate(resources=ONE_GPU)
-    _warn_once(
-        f"no worker of {runner.address} offers the resource GPU: tasks for a GPU run on any worker; "
-        'start those that have one with --resources "GPU=1"'
-    )
+    if any(worker["resources"].keys() >= wanted.keys() for worker in workers):
+        return dask.annotate(resources=wanted)
+    if gpu:
+        _warn_once(
+            f"no worker of {runner.address} offers the resource GPU: tasks for a GPU run on any worker; "
+            'start those that have one with --resources "GPU=1", and the others with "CPU=1"'
+        )
     return nullcontext()
 
 

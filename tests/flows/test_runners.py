@@ -17,15 +17,17 @@ from distributed.comm import connect
 from distributed.security import Security
 from prefect.context import FlowRunContext
 
+import flows.runners
 import flows.workers
 import storage.memory
 from flows.runners import (
+    ONE_CPU,
     ONE_GPU,
     WorkersDied,
     dask_runner,
     gpu_names,
     local_cluster,
-    on_gpu,
+    placed,
     result_of,
     worker_specs,
 )
@@ -39,30 +41,29 @@ pytestmark = pytest.mark.slow
 NUM_FITTING = max(min(num_cores(), memory_bytes() // GIB), 1)
 
 
-def seen(specs: dict[str, dict[str, Any]]) -> dict[str, tuple[str | None, bool]]:
-    """Worker → what it has in CUDA_VISIBLE_DEVICES (None: as the machine has it), and whether it offers a GPU."""
+def seen(specs: dict[str, dict[str, Any]]) -> dict[str, tuple[str | None, str, float]]:
+    """Worker → CUDA_VISIBLE_DEVICES (None: as the machine has it), the resource it offers, its share of the memory."""
     options = {name: spec["options"] for name, spec in specs.items()}
     return {
-        name: (o.get("env", {}).get("CUDA_VISIBLE_DEVICES"), o.get("resources") == {"GPU": 1})
+        name: (o.get("env", {}).get("CUDA_VISIBLE_DEVICES"), *o["resources"], o["memory_limit"])
         for name, o in options.items()
     }
 
 
 def test_two_gpus_and_four_cores() -> None:
     specs = worker_specs(["0", "1"], 4)
-    assert seen(specs) == {
-        "gpu-0": ("0", True), "gpu-1": ("1", True), "cpu-0": ("", False), "cpu-1": ("", False),
-    }  # fmt: skip
-    assert {spec["options"]["memory_limit"] for spec in specs.values()} == {0.25}
+    gpus = {"gpu-0": ("0", "GPU", 0), "gpu-1": ("1", "GPU", 0)}
+    assert seen(specs) == {**gpus, "cpu-0": ("", "CPU", 0.25), "cpu-1": ("", "CPU", 0.25)}, "0 is no limit"
     assert {spec["options"]["nthreads"] for spec in specs.values()} == {1}
 
 
 def test_more_gpus_than_cores_leave_one_worker_without() -> None:
-    assert seen(worker_specs(["2", "5"], 1)) == {"gpu-2": ("2", True), "gpu-5": ("5", True), "cpu-0": ("", False)}
+    gpus = {"gpu-2": ("2", "GPU", 0), "gpu-5": ("5", "GPU", 0)}
+    assert seen(worker_specs(["2", "5"], 1)) == {**gpus, "cpu-0": ("", "CPU", 0.5)}
 
 
 def test_without_gpus_every_worker_offers_one() -> None:
-    assert seen(worker_specs([], 3)) == dict.fromkeys(("cpu-0", "cpu-1", "cpu-2"), (None, True))
+    assert seen(worker_specs([], 4)) == dict.fromkeys((f"cpu-{k}" for k in range(4)), (None, "GPU", 0.25))
 
 
 @pytest.mark.parametrize(
@@ -85,11 +86,13 @@ def test_gpus_that_the_driver_lists(
     program: str | None, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    flows.runners._driver_lists.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     if program:
         (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{program}\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
     assert gpu_names() == names
+    flows.runners._driver_lists.cache_clear()
 
 
 def worker_environment(hold: float = 0.1) -> tuple[str, str]:
@@ -104,11 +107,15 @@ def test_tasks_for_a_gpu_run_where_one_is(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
     with local_cluster(3) as cluster, Client(cluster, set_as_default=False) as client:
         told = client.scheduler_info(n_workers=-1)["workers"].values()
-        assert {w["name"]: w["resources"] for w in told} == {"gpu-6": {"GPU": 1}, "gpu-7": {"GPU": 1}, "cpu-0": {}}
+        assert {w["name"]: w["resources"] for w in told} == {"gpu-6": ONE_GPU, "gpu-7": ONE_GPU, "cpu-0": ONE_CPU}
         assert set(client.run(worker_environment).values()) == {("6", "1"), ("7", "1"), ("", "1")}
-        with dask.annotate(resources=ONE_GPU):
-            bound = [client.submit(worker_environment, pure=False) for _ in range(8)]
-        assert {visible for visible, _ in client.gather(bound)} == {"6", "7"}
+        monkeypatch.setattr(FlowRunContext, "get", lambda: SimpleNamespace(task_runner=SimpleNamespace(address=None)))
+        bound = {}
+        for gpu in (True, False):
+            with placed(gpu=gpu):
+                bound[gpu] = [client.submit(worker_environment, pure=False) for _ in range(8)]
+        assert {visible for visible, _ in client.gather(bound[True])} == {"6", "7"}
+        assert {visible for visible, _ in client.gather(bound[False])} == {""}, "a GPU waits for nobody"
 
 
 def test_on_a_machine_without_gpus_every_worker_takes_part(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,8 +132,9 @@ def test_a_cluster_that_offers_no_gpu_is_used_and_told(
         running = SimpleNamespace(task_runner=SimpleNamespace(client=client, address=cluster.scheduler_address))
         monkeypatch.setattr(FlowRunContext, "get", lambda: running)
         for _ in range(2):
-            with on_gpu():
-                assert client.submit(worker_pid, pure=False).result(timeout=60) > 0
+            for gpu in (True, False):
+                with placed(gpu=gpu):
+                    assert client.submit(worker_pid, pure=False).result(timeout=60) > 0
     assert caplog.text.count("offers the resource GPU") == 1
 
 
@@ -187,8 +195,12 @@ def test_workers_that_die_for_want_of_memory_are_told_with_a_remedy(monkeypatch:
 
 def test_a_local_cluster_has_gpu_workers_before_any_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FlowRunContext, "get", lambda: SimpleNamespace(task_runner=dask_runner(workers=1)))
-    with on_gpu():
-        assert dask.get_annotations() == {"resources": ONE_GPU}
+    for visible, expected in (("", {}), ("0", {"resources": ONE_CPU})):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with placed(gpu=True):
+            assert dask.get_annotations() == {"resources": ONE_GPU}
+        with placed(gpu=False):
+            assert dask.get_annotations() == expected
 
 
 def worker_pid() -> int:
