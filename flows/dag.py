@@ -21,6 +21,7 @@ from tasks import (
     shard,
     teacher,
     train,
+    view,
 )
 from tasks.inputs.checks import check_models, check_prior
 from tasks.inputs.data import check_counts
@@ -43,12 +44,20 @@ class Base:
     models: dict[str, Artifact]  # "autoencoder", and "prior" where a method decodes through it
     teacher: dict[str, Artifact]  # "teacher", unless students learn the classes
     samples: dict[str, Artifact]  # "sample", where the prior is the recipe's own and there is a teacher to judge it
+    held_out: Artifact  # the view of the held-out images that all students are shown
     labels: str
 
     @property
     def named(self) -> dict[str, Artifact]:
         """By a name for people."""
-        return {"shard": self.data, "encode": self.latents, **self.models, **self.teacher, **self.samples}
+        return {
+            "shard": self.data,
+            "encode": self.latents,
+            **self.models,
+            **self.teacher,
+            **self.samples,
+            "view-val": self.held_out,
+        }
 
 
 @dataclass(frozen=True)
@@ -94,14 +103,24 @@ def _base(run: Run, recipe: Recipe) -> Base:
     check_counts(recipe.ipc, index.counts("train"))
     check_models(recipe)
     check_prior(recipe, index.classes)
-    labels = resolve(recipe.train, recipe.ipc, len(index.classes)).labels
+    protocol = resolve(recipe.train, recipe.ipc, len(index.classes))
+    held_out = run.add(view.plan(recipe, data, "val", protocol.center_crop))
     models = {"autoencoder": run.add(autoencoder.plan(recipe, data))}
     latents = run.add(encode.plan(recipe, data, models["autoencoder"]))
-    judge = {"teacher": run.add(teacher.plan(recipe, data))} if labels != "hard" else {}
+    judge = {"teacher": _teacher(run, recipe, data)} if protocol.labels != "hard" else {}
     models |= {"prior": run.add(prior.plan(recipe, data, latents))} if recipe.through_prior else {}
     own = recipe.through_prior and isinstance(recipe.prior, TrainedPrior)
     samples = {"sample": run.add(sample.plan(recipe, latents, {**models, **judge}))} if own and judge else {}
-    return Base(data, latents, models, judge, samples, labels)
+    return Base(data, latents, models, judge, samples, held_out, protocol.labels)
+
+
+def _teacher(run: Run, recipe: Recipe, data: Artifact) -> Artifact:
+    """The teacher, and before it the view that it is trained on, which a teacher that is there can do without."""
+    training = view.plan(recipe, data, "train")
+    judge = teacher.plan(recipe, data, None if recipe.teacher.weights else training.artifact)
+    if judge.reads and not judge.artifact.is_done():
+        run.add(training)
+    return run.add(judge)
 
 
 def _methods(run: Run, recipe: Recipe, base: Base) -> Outcome:
@@ -123,7 +142,7 @@ def _method(run: Run, recipe: Recipe, base: Base, method: str, seed: int, found:
         found.named[f"labels-{method}-{seed}"] = labelled["label"]
     for architecture in recipe.train.architectures:
         student = run.add(train.plan(recipe, method, architecture, seed, base.data, labelled))
-        score = run.add(evaluate.plan(recipe, base.data, student))
+        score = run.add(evaluate.plan(base.data, student, base.held_out))
         found.scores[f"{method}/{architecture}/{seed}"] = score
     found.measures[f"{method}/{seed}"] = measures
     found.named.update({f"prototypes-{method}-{draw}": prototypes, f"images-{method}-{draw}": pictures})

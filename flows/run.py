@@ -60,16 +60,17 @@ class Run:
         artifact = work.artifact
         if self.only not in (None, artifact.stage) or str(artifact) in self.jobs:
             return artifact
-        parents = [self.jobs[str(p)] for p in artifact.parents.values() if str(p) in self.jobs]
-        waiting = [future for parent in parents for future in parent.futures]
-        settled = all(parent.was_done for parent in parents)
+        needed = (*artifact.parents.values(), *work.reads)
+        before = [self.jobs[str(other)] for other in needed if str(other) in self.jobs]
+        waiting = [future for other in before for future in other.futures]
+        settled = all(other.was_done for other in before)
         job = Job(artifact, work.units, was_done=artifact.mend() and settled)
         self.jobs[str(artifact)] = job
         if job.was_done:
             return artifact
         if self.only:
-            for parent in artifact.parents.values():
-                _require(parent)
+            for other in needed:
+                _require(other)
         with placed(gpu=work.gpu):
             job.futures = [
                 work.task.submit(artifact, *work.arguments, *batch, wait_for=waiting) for batch in work.batches or [()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,17 @@ def memory_bytes() -> int:
     return min([machine, *(int(limit) for limit in limits if limit.isdigit())])
 
 
-def empty_images(shape: tuple[int, ...], folder: Path) -> NDArray[np.uint8]:
-    """An array of uint8 to be filled: in memory, or where it would take more than a quarter of that, in a file on the
-    folder's disk that has no name and is gone with the array."""
+def join(parts: Iterable[NDArray[np.uint8]], shape: tuple[int, ...], folder: Path) -> NDArray[np.uint8]:
+    """Arrays that are made one after another, as one of this shape: in memory, or where it would take more than a
+    quarter of that, mapped from a file on the folder's disk that has no name and is gone with the array."""
     if math.prod(shape) <= memory_bytes() // ARRAY_SHARE:
-        return np.empty(shape, np.uint8)
+        whole, end = np.empty(shape, np.uint8), 0
+        for part in parts:
+            whole[end : end + len(part)] = part
+            end += len(part)
+        return whole
     with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, np.uint8, "w+", shape=shape)
+        for part in parts:
+            file.write(part.data)
+        file.flush()
+        return np.memmap(file, np.uint8, "c", shape=shape)

@@ -12,40 +12,35 @@ from storage.files import write_json
 from tasks.inputs.cached import cached
 from tasks.inputs.models import load_classifier
 from tasks.inputs.plan import Work
-from tasks.inputs.real import classify_split
-from tasks.inputs.stores import indexed
-from tasks.recipe.protocols import resolve
-from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import ImageConfig
+from tasks.inputs.stores import indexed, view_of
 
 VERSION = 2
 METRICS = "metrics"
 
 
-def plan(recipe: Recipe, shard: Artifact, student: Artifact) -> Work:
-    """The accuracy of a student, shown the images as its protocol says."""
-    images, (_, index) = recipe.images.for_training, indexed(shard)
-    center_crop = resolve(recipe.train, recipe.ipc, len(index.classes)).center_crop
+def plan(shard: Artifact, student: Artifact, held_out: Artifact) -> Work:
+    """The accuracy of a student, shown the view of the held-out images, which is made of the same."""
+    center_crop = held_out.config["center_crop"]
+    settings = {"images": held_out.config["images"], **({"center_crop": center_crop} if center_crop else {})}
     parents = {"shard": shard, "train": student}
-    settings = {"images": images.model_dump(), **({"center_crop": center_crop} if center_crop else {})}
     artifact = Artifact(shard.root, "evaluate", VERSION, settings, parents, label=student.label)
-    return Work(artifact, evaluate, (images, center_crop), gpu=True)
+    return Work(artifact, evaluate, (held_out,), reads=(held_out,), gpu=True)
 
 
 @task(task_run_name="evaluate-{artifact.label}-{artifact.digest}")
-def evaluate(artifact: Artifact, images: ImageConfig, center_crop: float | None) -> State | str:
+def evaluate(artifact: Artifact, held_out: Artifact) -> State | str:
     """Accuracy of a student's last epoch on the held-out real images."""
     if artifact.is_done():
         return cached(artifact)
-    from ddoq_core.train.accuracy import accuracy
+    from ddoq_core.train.accuracy import accuracy, predict
 
     clock = Clock()
     with clock("read"):
-        shard, index = indexed(artifact.parents["shard"])
-        student = load_classifier(artifact.parents["train"])
+        _, index = indexed(artifact.parents["shard"])
+        student, pictures = load_classifier(artifact.parents["train"]), view_of(held_out)
+        truth = index.labels(index.rows("val"))
     with clock("compute"):
-        logits, truth = classify_split(student, shard, index, "val", images, center_crop)
-        found = accuracy(logits, truth)
+        found = accuracy(predict(student, pictures), truth)
     with artifact.writing(METRICS, clock, {**asdict(found), "images": len(truth)}) as folder:
         write_json(folder / "metrics.json", asdict(found))
     return str(artifact)

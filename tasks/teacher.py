@@ -15,8 +15,8 @@ from storage.clock import Clock
 from tasks.inputs.cached import DiskCheckpoint, cached
 from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, stamp_weights
 from tasks.inputs.plan import Work
-from tasks.inputs.real import classify_split, read_split
-from tasks.inputs.stores import indexed
+from tasks.inputs.real import classify_split
+from tasks.inputs.stores import indexed, view_of
 from tasks.recipe.protocols import augmentation_identity
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import ImageConfig, TeacherConfig
@@ -24,13 +24,13 @@ from tasks.recipe.settings import ImageConfig, TeacherConfig
 VERSION = 2
 
 
-def plan(recipe: Recipe, shard: Artifact) -> Work:
-    """The teacher of a recipe."""
+def plan(recipe: Recipe, shard: Artifact, training: Artifact | None) -> Work:
+    """The teacher of a recipe, trained on the view of the training images unless its weights are given."""
     config, images = recipe.teacher, recipe.images.for_training
     settings = {"teacher": identity(config), "images": images.model_dump()}
     artifact = Artifact(shard.root, "teacher", VERSION, settings, {"shard": shard})
     expect_weights(artifact, checkpoint_of(config))
-    return Work(artifact, teacher, (config, images), gpu=True)
+    return Work(artifact, teacher, (config, images, training), reads=(training,) if training else (), gpu=True)
 
 
 def identity(config: TeacherConfig) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def checkpoint_of(config: TeacherConfig) -> str | None:
 
 
 @task(task_run_name="teacher-{artifact.digest}")
-def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> State | str:
+def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig, training: Artifact | None) -> State | str:
     """Train the teacher on the real images, or load it, and refuse one that knows too little."""
     if artifact.is_done():
         return cached(artifact)
@@ -73,9 +73,9 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> S
         else:
             given = facts_of(stamp_weights(checkpoint))
             model = load_checkpoint(spec, checkpoint, index.classes)
-    if config.weights is None:
+    if training:
         with clock("read"):
-            real, labels = read_split(shard, index, "train", images)
+            real, labels = view_of(training), index.labels(index.rows("train"))
         protocol = Protocol(
             num_epochs=config.num_epochs,
             batch_size=config.batch_size,

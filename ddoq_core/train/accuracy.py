@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from ddoq_core.devices import sent
 from ddoq_core.images import to_unit
 from ddoq_core.train.networks import Classifier
+from ddoq_core.train.pictures import let_go
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,12 @@ class Accuracy:
 
 @torch.inference_mode()
 def predict(model: Classifier, images: NDArray[np.uint8], batch_size: int = 256) -> NDArray[np.float32]:
-    """Logits (n, C) of images (n, S, S, 3) uint8."""
-    parts = [
-        model(to_unit(images[i : i + batch_size]).to(model.mean.device)).cpu()
-        for i in range(0, len(images), batch_size)
-    ]
+    """Logits (n, C) of images (n, S, S, 3) uint8, which may be mapped from a file."""
+    parts = []
+    for k in range(0, len(images), batch_size):
+        x = sent(torch.from_numpy(images[k : k + batch_size]), model.mean.device)  # (B, S, S, 3)
+        parts.append(model(to_unit(x)).cpu())
+        let_go(images)
     return np.asarray(torch.cat(parts).numpy())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,13 +22,22 @@ class Pictures:
         self.device, self.size_px = device, images.shape[1]
         x = torch.from_numpy(images)
         self.x = x.to(device) if _has_room(device, images.nbytes) else x
+        self._file = images
 
     def __len__(self) -> int:
         return len(self.x)
 
     def batch(self, rows: torch.Tensor) -> torch.Tensor:
         """The images of rows (B,) as (B, 3, S, S) in [0, 1] on the device."""
-        return to_unit(sent(self.x[sent(rows, self.x.device)], self.device))
+        x = sent(self.x[sent(rows, self.x.device)], self.device)  # (B, S, S, 3)
+        let_go(self._file)
+        return to_unit(x)
+
+
+def let_go(images: NDArray[np.uint8]) -> None:
+    """Give back the pages of a mapped file, which would count as this process's memory from their first use on."""
+    if isinstance(images.base, mmap.mmap):
+        images.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _has_room(device: torch.device, num_bytes: int) -> bool:

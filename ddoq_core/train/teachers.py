@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from ddoq_core.devices import mixed_precision
+from ddoq_core.devices import mixed_precision, sent
 from ddoq_core.fitting import Checkpoint, Loss, fit, one_cycle, weight_decay_groups
-from ddoq_core.images import to_unit
 from ddoq_core.train.augment import apply, draw
 from ddoq_core.train.batches import batch_of, num_batches
 from ddoq_core.train.networks import Classifier
+from ddoq_core.train.pictures import Pictures
 from ddoq_core.train.protocol import Protocol
 
 
@@ -26,18 +26,21 @@ def train_teacher(
     seed: int,
     checkpoint: Checkpoint,
 ) -> list[float]:
-    """Fit a classifier to real images (n, S, S, 3) by cross entropy, ending in eval mode. Returns losses."""
+    """Fit a classifier to real images (n, S, S, 3) by cross entropy, ending in eval mode. Returns losses.
+
+    The images may be mapped from a file: a batch of them alone is in memory.
+    """
     device = model.mean.device
-    x, y = to_unit(images).to(device), torch.from_numpy(labels).to(device)
+    pictures, y = Pictures(images, device), torch.from_numpy(labels).to(device)
     augmentation = replace(protocol.augmentation, cutmix=False)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        chosen = batch_of(step, len(x), protocol.batch_size, seed)
-        batch = apply(x[chosen], draw(len(chosen), x.shape[-1], augmentation, generator))
+        rows = batch_of(step, len(pictures), protocol.batch_size, seed)
+        batch = apply(pictures.batch(rows), draw(len(rows), pictures.size_px, augmentation, generator))
         with mixed_precision(device):
-            return F.cross_entropy(model(batch), y[chosen])
+            return F.cross_entropy(model(batch), y[sent(rows, device)])
 
-    per_epoch = num_batches(len(x), protocol.batch_size)
+    per_epoch = num_batches(len(pictures), protocol.batch_size)
     optimizer = torch.optim.AdamW(weight_decay_groups(model, protocol.weight_decay), protocol.learning_rate)
     schedule = one_cycle(optimizer, protocol.learning_rate, protocol.num_epochs * per_epoch)
     return fit_classifier(model, loss, protocol.num_epochs * per_epoch, optimizer, schedule, seed, checkpoint)

@@ -26,6 +26,8 @@ class Work:
 
     units  of the artifact, 1 for one that is made as a whole
     gpu    the task is for a worker with a GPU, where there are such
+    reads  artifacts that the task waits for beside its parents; they are made of what those are made of, so that they
+           are no part of what the artifact is
     """
 
     artifact: Artifact
@@ -34,6 +36,7 @@ class Work:
     units: int = 1
     batches: tuple[ClassBatch, ...] = ()
     gpu: bool = False
+    reads: tuple[Artifact, ...] = ()
 
 
 def batches_of_classes(class_names: Sequence[str]) -> tuple[ClassBatch, ...]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from storage.artifact import Artifact
 from storage.cores import num_cores
-from storage.files import canonical_json, sha256_of
+from storage.files import canonical_json
 from storage.index import Index
 from storage.sources import Location, RefusedImage, Source, SourceError
 from tasks.inputs.sources import open_data
@@ -22,10 +22,7 @@ from tasks.recipe.settings import DataConfig, ImageConfig
 
 AHEAD_IMAGES = 64  # decoded beyond the batch that is asked for, which bounds memory
 MAX_THREADS = 16
-BATCH_IMAGES = 256  # classified together
-KEPT_BYTES = 128 << 20  # of a split that is classified again and again
-
-_kept: dict[str, list[NDArray[np.uint8]]] = {}  # the last such split of this process
+BATCH_IMAGES = 256  # classified or written together
 
 
 def source_of(shard: Artifact) -> Source:
@@ -95,18 +92,10 @@ def read_split(
 def classify_split(
     model: Any, shard: Artifact, index: Index, split: str, images: ImageConfig, center_crop: float | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Logits (n, C) of a classifier for all images of a split, and their labels (n,). Of a large split few images are
-    in memory at a time; a small one stays there, as hundreds of students may be asked about it."""
+    """Logits (n, C) of a classifier for all images of a split, and their labels (n,). Few are in memory at a time."""
     from ddoq_core.train.accuracy import predict
 
     rows = index.rows(split)
     batches = [rows[k : k + BATCH_IMAGES] for k in range(0, len(rows), BATCH_IMAGES)]
-    pictures: Iterable[NDArray[np.uint8]] = read_batches(shard, index, batches, images, center_crop)
-    if 3 * images.size_px**2 * len(rows) <= KEPT_BYTES:
-        key = sha256_of([shard.content(), split, images.model_dump(), center_crop])
-        if key not in _kept:
-            _kept.clear()
-            _kept[key] = list(pictures)
-        pictures = _kept[key]
-    logits = [predict(model, batch) for batch in pictures]
-    return np.concatenate(logits), index.labels(rows)
+    pictures = read_batches(shard, index, batches, images, center_crop)
+    return np.concatenate([predict(model, batch) for batch in pictures]), index.labels(rows)

@@ -14,7 +14,7 @@ from ddoq_core.seeds import derive_seed
 from storage.artifact import Artifact
 from storage.files import sha256_of
 from storage.index import INDEX, Index
-from storage.memory import empty_images
+from storage.memory import join
 from storage.zarr_store import BLOCK_IMAGES, ClassStore, LatentStore, block_names
 from tasks.inputs.distilled import Distilled
 from tasks.recipe.settings import Weighting
@@ -22,6 +22,7 @@ from tasks.recipe.settings import Weighting
 LATENTS, PROTOTYPES, IMAGES, LABELS, SAMPLES = (
     f"{name}.zarr" for name in ("latents", "prototypes", "images", "labels", "samples")
 )
+VIEW, PIXELS = "view", "images.npy"  # the folder of a view artifact, and the file in it
 
 MEASURES = ("w2", "n_eff", "gradient")  # facts of a measure artifact's record
 MOST_CLASSES = 20  # measured, sampled and shown
@@ -103,16 +104,21 @@ def distilled_set(decode: Artifact, weights: Weighting, class_names: Sequence[st
     centroids = [store.read_array(name, "centroid") for name in names]
     counts = [prototypes.read_array(name, "counts") for name in names]
     sizes = [len(of_class) for of_class in centroids]
-    images = empty_images((sum(sizes), *store.shape_of(names[0], "images")[1:]), decode.root)
-    for name, own in zip(names, np.split(images, np.cumsum(sizes)[:-1]), strict=True):
-        own[:] = store.read_array(name, "images")
+    shape = (sum(sizes), *store.shape_of(names[0], "images")[1:])
     return Distilled(
-        images=images,
+        images=join((store.read_array(name, "images") for name in names), shape, decode.root),
         labels=np.repeat(labels, sizes),
         centroids=np.concatenate(centroids),
         weights=np.concatenate([class_weights(c, weights)[k] for c, k in zip(counts, centroids, strict=True)]),
         classes=classes,
     )
+
+
+def view_of(view: Artifact) -> NDArray[np.uint8]:
+    """The images (n, S, S, 3) of a view artifact, in the order of its split's rows of the index, mapped from their file
+    and not to be written to."""
+    view.check(VIEW)
+    return np.load(view.path / VIEW / PIXELS, mmap_mode="c")  # private to this process: torch takes no other
 
 
 BLOCK_EPOCHS, BLOCK_BYTES = 50, 128 << 20  # a unit of labels holds as many epochs as fit, at least one

@@ -24,8 +24,8 @@ from pydantic import (
 from ddoq_core.train.protocol import Augmentation, Labels, Optimizer, Schedule, WeightsIn
 
 STAGES = (
-    "shard", "autoencoder", "encode", "teacher", "prior", "cluster", "decode", "measure", "label", "train", "evaluate",
-    "sample", "report",
+    "shard", "view", "autoencoder", "encode", "teacher", "prior", "cluster", "decode", "measure", "label", "train",
+    "evaluate", "sample", "report",
 )  # fmt: skip
 COMPARE = "compare"  # the stage of `ddoq compare`, in the place of report
 Subset = Literal[

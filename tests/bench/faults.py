@@ -29,7 +29,9 @@ import psutil
 
 from tests.flows.conftest import Command, ddoq, run_tiny, serve_all, start_tiny
 
-STAGES = ("shard", "autoencoder", "encode", "teacher", "prior", "cluster", "decode", "measure", "train", "evaluate")
+STAGES = (
+    "shard", "view", "autoencoder", "encode", "teacher", "prior", "cluster", "decode", "measure", "train", "evaluate",
+)  # fmt: skip
 NOT_COMPARED = ("report", "sample")  # a report shows times; samples are not distilled
 UNITS = ("encode", "cluster", "decode")  # are made unit by unit: what is whole of them is kept
 DAMAGES = ("flipped", "cut short", "deleted")

@@ -73,7 +73,7 @@ def test_distil_then_one_stage(pool: Services, root: Path) -> None:
     states = _stage_table(pool)
     assert {stage for stage, state in states.items() if state == "ran"} == set(STAGES_BELOW)
     assert {stage for stage, state in states.items() if state == "cached"} == {
-        "shard", "autoencoder", "encode", "teacher", "prior", "sample",
+        "shard", "view", "autoencoder", "encode", "teacher", "prior", "sample",
     }  # fmt: skip
     assert artifacts(root, "report").keys() - before.keys()
 

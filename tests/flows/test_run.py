@@ -17,7 +17,7 @@ import zarr
 
 from tests.flows.conftest import IPC, Command, Result, Services, ddoq, run_tiny, start_tiny, wait_until
 
-ABOVE = ("shard", "autoencoder", "encode", "teacher", "prior", "sample")
+ABOVE = ("shard", "view", "autoencoder", "encode", "teacher", "prior", "sample")
 BELOW = ("cluster", "decode", "measure", "train", "evaluate", "report")
 STAGES = ABOVE + BELOW
 MANY = "12"  # images per class: makes clustering and what follows do something new, and for long enough to be cut
@@ -193,6 +193,7 @@ def test_a_student_is_known_by_its_protocols_numbers_not_by_its_name(root: Path,
     assert result.code == 0, result.errors
     ran = {stage for stage, state in result.states.items() if state == "ran"}
     assert ran == {"evaluate", "report"}, "the same students, shown the centres of the held-out images as fkd does"
+    assert result.states["view"] == "ran 1, cached 1", "there is a view of the held-out images for each crop"
 
 
 def test_class_labels_need_no_teacher(root: Path, services: Services) -> None:

@@ -19,7 +19,6 @@ from prefect.context import FlowRunContext
 
 import flows.runners
 import flows.workers
-import storage.memory
 from flows.runners import (
     ONE_CPU,
     ONE_GPU,
@@ -245,15 +244,6 @@ def test_workers_are_as_many_as_there_is_memory_for(monkeypatch: pytest.MonkeyPa
         worker_specs(["0", "1", "2"], 1)
     monkeypatch.setattr(flows.workers, "memory_bytes", lambda: GIB // 2)
     assert num_workers() == num_workers("1") == 1, "one is always tried"
-
-
-def test_memory_is_the_containers_where_it_is_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = memory_bytes()
-    assert machine > GIB / 2
-    for text, expected in (("max\n", machine), (f"{GIB // 4}\n", GIB // 4)):
-        (tmp_path / "memory.max").write_text(text)
-        monkeypatch.setattr(storage.memory, "MEMORY_LIMITS", (str(tmp_path / "memory.max"), "/nowhere"))
-        assert memory_bytes() == expected
 
 
 @pytest.mark.parametrize("text", ["tcp://10.0.0.1:8786", "tls://node-1.lan:80", "localhost:1", "tcp://[::1]:65535"])

@@ -16,7 +16,7 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.index import INDEX, Index
 from storage.sources.listing import ListingBuilder, Location
-from tasks import autoencoder, cluster, encode, prior, shard, teacher
+from tasks import autoencoder, cluster, encode, prior, shard, teacher, view
 from tasks.inputs.given import MODEL
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import images_of, indexed, prototypes_of
@@ -70,7 +70,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     model = complete(autoencoder.plan(recipe, listed))
     latents = complete(encode.plan(recipe, listed, model))
     diffusion = complete(prior.plan(recipe, listed, latents))
-    judge = complete(teacher.plan(recipe, listed))
+    judge = complete(teacher.plan(recipe, listed, complete(view.plan(recipe, listed, "train"))))
     points = complete(cluster.plan(recipe, "ddoq", 0, latents))
     return Pipeline(recipe, index, listed, model, latents, diffusion, judge, points)
 
