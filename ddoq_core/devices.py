@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,23 @@ def best_device() -> torch.device:
 def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
     """bfloat16 where it is faster and safe, on a GPU; elsewhere nothing changes."""
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+@contextmanager
+def algorithms_tried() -> Iterator[None]:
+    """Within it cuDNN tries its algorithms and keeps the fastest, which pays where all batches are of one size, and
+    gives other last bits from run to run. (TF32 it takes anyway.)"""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """How convolutions' weights lie: channels last on a GPU, whose tensor cores read them so."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 def sent(x: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from ddoq_core.devices import algorithms_tried
 from ddoq_core.seeds import derive_seed
 
 
@@ -38,6 +39,7 @@ class Stateful(Protocol):
 
 
 Loss = Callable[[int, torch.Generator], torch.Tensor]
+LOOK_EVERY = 20  # steps: to look at a loss is to wait for the GPU
 
 
 def fit(
@@ -54,35 +56,75 @@ def fit(
 ) -> list[float]:
     """Minimise loss(step, generator) over `num_steps` steps. Returns the mean loss of each twentieth of them.
 
-    Raises FloatingPointError for a loss that is not finite, before it reaches the model or the checkpoint.
+    Raises FloatingPointError for a loss that is not finite, at most LOOK_EVERY steps later and before anything of it is
+    saved.
     """
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule, **(extra or {})}
     saved = checkpoint.load()
-    first, losses = 0, [0.0] * 20  # sums over twentieths, which a saved state holds whatever the number of steps
+    losses = Losses(num_steps)
+    first = 0
     if saved is not None:
-        first, losses = saved["step"], saved["losses"]
+        first, losses.sums = saved["step"], saved["losses"]
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         for part in (extra or {}).values():
             if move := getattr(part, "to", None):  # an average comes back as it was saved, on the CPU
                 move(next(model.parameters()).device)
+
+    def state(step: int) -> dict[str, Any]:
+        losses.look()
+        return {"step": step, "losses": losses.sums, **{name: part.state_dict() for name, part in parts.items()}}
+
     generator = torch.Generator()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), algorithms_tried():
         for step in range(first, num_steps):
             torch.manual_seed(derive_seed(seed, "model", step))  # for dropout, which takes no generator
             value = loss(step, seeded(generator, seed, step))
-            amount = value.item()
-            if not math.isfinite(amount):
-                raise FloatingPointError(f"loss is {amount} at step {step + 1} of {num_steps}: lower the learning rate")
+            losses.add(step, value)
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             after_step()
-            losses[step * 20 // num_steps] += amount  # step by step, so that a cut training adds in the same order
-            checkpoint.report(step + 1, num_steps, f"loss {amount:.4f}")
-            checkpoint.save(partial(_state, step + 1, losses, parts))
-    return [total / count for k, total in enumerate(losses) if (count := _steps_of(k, num_steps))]
+            checkpoint.report(step + 1, num_steps, losses.note)
+            checkpoint.save(partial(state, step + 1))
+    return losses.means()
+
+
+class Losses:
+    """Sums of a training's losses over twentieths of its steps, which a saved state holds whatever their number. They
+    stay on the device until they are looked at."""
+
+    def __init__(self, num_steps: int) -> None:
+        self.num_steps, self.sums, self.note = num_steps, [0.0] * 20, ""
+        self._waiting: dict[int, torch.Tensor] = {}
+
+    def add(self, step: int, value: torch.Tensor) -> None:
+        """Take a step's loss. Raises FloatingPointError when it is time to look and one is not finite."""
+        self._waiting[step] = value.detach()
+        if len(self._waiting) == LOOK_EVERY:
+            self.look()
+
+    def look(self) -> None:
+        """Add what has come since. Raises FloatingPointError for a loss that is not finite, with its step."""
+        if not self._waiting:
+            return
+        amounts = torch.stack(list(self._waiting.values())).tolist()
+        for step, amount in zip(self._waiting, amounts, strict=True):
+            if not math.isfinite(amount):
+                which = f"step {step + 1} of {self.num_steps}"
+                raise FloatingPointError(f"loss is {amount} at {which}: lower the learning rate")
+            self.sums[step * 20 // self.num_steps] += amount  # step by step: a cut training adds in the same order
+        self.note = f"loss {amounts[-1]:.4f}"
+        self._waiting.clear()
+
+    def means(self) -> list[float]:
+        """The mean loss of each twentieth."""
+        self.look()
+        counts = [0] * 20
+        for step in range(self.num_steps):
+            counts[step * 20 // self.num_steps] += 1
+        return [total / count for total, count in zip(self.sums, counts, strict=True) if count]
 
 
 def seeded(generator: torch.Generator, seed: int, step: int) -> torch.Generator:
@@ -122,11 +164,3 @@ def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str,
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
-def _state(step: int, losses: list[float], parts: dict[str, Stateful]) -> dict[str, Any]:
-    return {"step": step, "losses": losses, **{name: part.state_dict() for name, part in parts.items()}}
-
-
-def _steps_of(twentieth: int, num_steps: int) -> int:
-    return sum(1 for step in range(num_steps) if step * 20 // num_steps == twentieth)

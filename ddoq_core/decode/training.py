@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ddoq_core.decode.dit import dit_prior
 from ddoq_core.decode.prior import Prior
-from ddoq_core.devices import best_device
+from ddoq_core.devices import best_device, mixed_precision, sent
 from ddoq_core.fitting import Checkpoint, fit, one_cycle
 from ddoq_core.loading import load_pretrained_network
 
@@ -69,9 +69,10 @@ def train_prior(
         noise = torch.randn(latents[chosen].shape, generator=generator)  # ε ~ N(0, I), (B, C, H, W)
         dropped = torch.rand(batch_size, generator=generator) < label_dropout
         condition = torch.where(dropped, num_classes, y[chosen])  # (B,), no class for guidance (arXiv 2207.12598)
-        noised = scheduler.add_noise(latents[chosen], noise, t).to(device)  # √ᾱ_t·z + √(1 − ᾱ_t)·ε
-        predicted = model(noised, timestep=t.to(device), class_labels=condition.to(device)).sample
-        return diffusion_loss(predicted, latents[chosen], noise, t)
+        noised = sent(scheduler.add_noise(latents[chosen], noise, t), device)  # √ᾱ_t·z + √(1 − ᾱ_t)·ε
+        with mixed_precision(device):
+            predicted = model(noised, timestep=sent(t, device), class_labels=sent(condition, device)).sample
+        return diffusion_loss(predicted.float(), latents[chosen], noise, t)
 
     losses = fit(
         loss,
@@ -122,10 +123,10 @@ class DiffusionLoss:
         """Mean squared error of the predicted noise or velocity, weighted by min-SNR-γ (arXiv 2303.09556) if set."""
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         # v = √ᾱ_t·ε − √(1 − ᾱ_t)·z (arXiv 2202.00512)
-        target = (self.scheduler.get_velocity(z, noise, t) if velocity else noise).to(predicted.device)
+        target = sent(self.scheduler.get_velocity(z, noise, t) if velocity else noise, predicted.device)
         if self.min_snr_gamma is None:
             return F.mse_loss(predicted, target)
         snr = compute_snr(self.scheduler, t)  # (B,), ᾱ_t/(1 − ᾱ_t)
         # min(SNR, γ)·‖z − ẑ_0‖², which is ‖ε − ε̂‖²/SNR, or ‖v − v̂‖²/(SNR + 1)
         weights = snr.clamp(max=self.min_snr_gamma) / (snr + 1 if velocity else snr)  # (B,)
-        return (weights.to(predicted.device) * (predicted - target).square().mean((1, 2, 3))).mean()
+        return (sent(weights, predicted.device) * (predicted - target).square().mean((1, 2, 3))).mean()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 
-from ddoq_core.devices import best_device
+from ddoq_core.devices import best_device, sent
 from ddoq_core.encode.autoencoder import KLAutoencoder, encode
 from ddoq_core.fitting import Checkpoint, fit, one_cycle
 from ddoq_core.images import to_unit
@@ -37,7 +37,7 @@ def train_autoencoder(
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.01)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        batch = x[torch.randint(len(x), (batch_size,), generator=generator)].to(model.device)  # (B, 3, S, S)
+        batch = sent(x[torch.randint(len(x), (batch_size,), generator=generator)], model.device)  # (B, 3, S, S)
         posterior = model.encode(batch).latent_dist  # q(z|x) = N(μ, σ²)
         again = model.decode(posterior.sample(generator)).sample  # x̂ = D(μ + σ·ε)
         # ‖x̂ − x‖² as a mean over pixels, KL(q ‖ N(0, I)) as a sum over a latent: kl_weight is of that scale

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ddoq_core.devices import sent
 from ddoq_core.train.protocol import Augmentation
 
 ATTEMPTS = 10  # torchvision's
@@ -42,7 +43,7 @@ class Draws:
 
     def other(self, values: torch.Tensor) -> torch.Tensor:
         """The partners' values (B, ...), of pictures without a partner their own."""
-        return values if self.partner is None else values[self.partner.to(values.device)]
+        return values if self.partner is None else values[sent(self.partner, values.device)]
 
     def mix(self, values: torch.Tensor, size_px: int) -> torch.Tensor:
         """a·v + (1 − a)·v_partner of values (B,), with a the share that is kept."""
@@ -68,11 +69,11 @@ def draw(num_images: int, size_px: int, augmentation: Augmentation, generator: t
 def apply(x: torch.Tensor, draws: Draws) -> torch.Tensor:
     """The pictures x (B, 3, S, S) shifted, cropped, mirrored and mixed as drawn."""
     if draws.shift is not None:
-        x = _shift(x, draws.shift.to(x.device))
+        x = _shift(x, sent(draws.shift, x.device))
     if draws.crop is not None:
         x = _crop(x, draws.crop)
     if draws.flip is not None:
-        x = torch.where(draws.flip.view(-1, 1, 1, 1).to(x.device), x.flip(-1), x)  # over (B, 3, S, S)
+        x = torch.where(sent(draws.flip, x.device).view(-1, 1, 1, 1), x.flip(-1), x)  # over (B, 3, S, S)
     if draws.box is not None:
         top, bottom, left, right = draws.box.tolist()
         mixed = x.clone()
@@ -114,5 +115,5 @@ def _crop(x: torch.Tensor, crop: torch.Tensor) -> torch.Tensor:
     h, w, y, x0 = crop.unbind(1)  # (B,) each
     zero = torch.zeros_like(h)
     theta = torch.stack([torch.stack([w, zero, x0], 1), torch.stack([zero, h, y], 1)], 1)  # (B, 2, 3), in [-1, 1]
-    grid = F.affine_grid(theta.to(x.device), list(x.shape), align_corners=False)  # (B, S, S, 2), where to read
+    grid = F.affine_grid(sent(theta, x.device), list(x.shape), align_corners=False)  # (B, S, S, 2), where to read
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)

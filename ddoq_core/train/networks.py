@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ddoq_core.devices import best_device
+from ddoq_core.devices import best_device, memory_format
 from ddoq_core.errors import InvalidInput
 from ddoq_core.loading import fill, read_tensors
 from ddoq_core.train.architectures import (
@@ -43,6 +44,11 @@ class Classifier(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.network((x - self.mean) / self.std)
 
+    def placed(self) -> Self:
+        """On the device where it runs."""
+        device = best_device()
+        return self.to(device).to(memory_format=memory_format(device))
+
 
 @dataclass(frozen=True)
 class ClassifierSpec:
@@ -58,7 +64,7 @@ def build_classifier(spec: ClassifierSpec, *, seed: int = 0) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(spec)
-    return Classifier(network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).to(best_device())
+    return Classifier(network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).placed()
 
 
 def build_network(spec: ClassifierSpec, *, pretrained: bool = False) -> nn.Module:

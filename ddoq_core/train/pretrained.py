@@ -12,7 +12,6 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
-from ddoq_core.devices import best_device
 from ddoq_core.errors import InvalidInput
 from ddoq_core.imagenet import imagenet_index, is_imagenet
 from ddoq_core.loading import fill, read_tensors
@@ -87,9 +86,9 @@ def load_checkpoint(spec: ClassifierSpec, path: str, class_names: Sequence[str])
 
 def _normalised(network: nn.Module) -> Classifier:
     if not hasattr(network, "pretrained_cfg"):
-        return Classifier(network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).to(best_device())
+        return Classifier(network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).placed()
     data = resolve_model_data_config(network)
-    return Classifier(network, data["mean"], data["std"]).to(best_device())
+    return Classifier(network, data["mean"], data["std"]).placed()
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddoq_core.devices import mixed_precision
+from ddoq_core.devices import mixed_precision, sent
 from ddoq_core.fitting import Checkpoint, by_epoch, seeded, weight_decay_groups
 from ddoq_core.train.augment import apply, draw
 from ddoq_core.train.batches import Batch, batch_of, num_batches
@@ -74,7 +74,7 @@ def train_student(
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         batch = teacher.batch(step) if isinstance(teacher, StoredLabels) else batches.batch(step, generator)
-        x, rows = batches.pictures(batch), batch.rows.to(device)  # (B, 3, S, S), (B,)
+        x, rows = batches.pictures(batch), sent(batch.rows, device)  # (B, 3, S, S), (B,)
         if isinstance(teacher, Classifier):
             batch = replace(batch, logits=ask(teacher, x))  # t (B, C), of the mixed picture
         with mixed_precision(device):
@@ -82,7 +82,7 @@ def train_student(
         if batch.logits is None:
             return hard_label_loss(answer.float(), y[rows], w[rows], batch.draws, size_px)
         mixed = batch.draws.mix(w[rows], size_px)  # a·w_i + (1 − a)·w_p: our choice, no source weighs mixed pictures
-        return soft_label_loss(answer.float(), batch.logits.to(device), mixed, protocol.temperature)
+        return soft_label_loss(answer.float(), sent(batch.logits, device), mixed, protocol.temperature)
 
     optimizer = optimizer_of(model, protocol)
     schedule = by_epoch(optimizer, protocol.schedule, protocol.num_epochs, batches.per_epoch)

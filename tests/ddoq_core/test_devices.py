@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 
 from ddoq_core.decode.dit import dit_prior
+from ddoq_core.devices import algorithms_tried, memory_format, sent
 from ddoq_core.encode.autoencoder import KLAutoencoder, encode
 from tests.pipelines import tiny_vae
 
@@ -45,3 +46,20 @@ def test_a_compiled_autoencoder_encodes_the_same(monkeypatch: pytest.MonkeyPatch
     torch._dynamo.utils.counters.clear()
     np.testing.assert_allclose(encode(model.compiled(), pictures, dtype=np.float32), plain, rtol=1e-3, atol=1e-3)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0, "something was compiled"
+
+
+def test_cudnn_tries_its_algorithms_in_a_training_alone() -> None:
+    seen = []
+    with algorithms_tried():
+        seen.append(torch.backends.cudnn.benchmark)
+    assert [*seen, torch.backends.cudnn.benchmark] == [True, False]
+    with pytest.raises(KeyError), algorithms_tried():
+        raise KeyError
+    assert not torch.backends.cudnn.benchmark
+
+
+def test_on_a_cpu_nothing_is_sent_or_laid_out_anew() -> None:
+    x, cpu = torch.ones(2, 3, 4, 4), torch.device("cpu")
+    assert sent(x, cpu) is x
+    assert memory_format(cpu) == torch.contiguous_format
+    assert memory_format(torch.device("cuda")) == torch.channels_last

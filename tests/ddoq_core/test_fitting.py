@@ -12,7 +12,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from ddoq_core.fitting import by_epoch, fit, one_cycle, weight_decay_groups
+from ddoq_core.fitting import LOOK_EVERY, by_epoch, fit, one_cycle, weight_decay_groups
 
 NUM_STEPS = 24
 
@@ -177,6 +177,44 @@ def test_a_training_that_diverges_says_where_and_is_not_saved() -> None:
     saved = checkpoint.load()
     assert saved is not None and saved["step"] == 3
     assert all(torch.isfinite(value).all() for value in saved["model"].values())
+
+
+class Unsaved(BufferCheckpoint):
+    """A checkpoint for which it is never time to save."""
+
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("bad", "noticed"), [(2, LOOK_EVERY), (LOOK_EVERY, 2 * LOOK_EVERY), (44, 45)])
+def test_losses_are_looked_at_now_and_then_and_at_the_end(bad: int, noticed: int) -> None:
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    schedule, checkpoint = by_epoch(optimizer, "cosine", 1, 45), Unsaved()
+    steps = []
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        steps.append(step)
+        return model(torch.ones(1)).sum() * (math.inf if step == bad else 1.0)
+
+    with pytest.raises(FloatingPointError, match=rf"loss is -?inf at step {bad + 1} of 45: lower the learning rate"):
+        fit(loss, 45, model=model, optimizer=optimizer, schedule=schedule, seed=0, checkpoint=checkpoint)
+    assert len(steps) == noticed
+
+
+def test_a_training_does_not_wait_for_every_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    schedule, waits = by_epoch(optimizer, "cosine", 1, 45), []
+    for name in ("item", "tolist", "__float__"):
+        read = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda x, read=read: waits.append(x) or read(x))
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        return model(torch.ones(1)).square().sum()
+
+    fit(loss, 45, model=model, optimizer=optimizer, schedule=schedule, seed=0, checkpoint=Unsaved())
+    assert [len(x) for x in waits] == [LOOK_EVERY, LOOK_EVERY, 5]
 
 
 @pytest.mark.parametrize("num_steps", [1, 7, 20, 50])

@@ -192,8 +192,9 @@ def test_a_student_is_known_by_its_protocols_numbers_not_by_its_name(root: Path,
     result = run_tiny(root, *changes, **services.both)
     assert result.code == 0, result.errors
     ran = {stage for stage, state in result.states.items() if state == "ran"}
-    assert ran == {"evaluate", "report"}, "the same students, shown the centres of the held-out images as fkd does"
-    assert result.states["view"] == "ran 1, cached 1", "there is a view of the held-out images for each crop"
+    assert ran == {"view", "evaluate", "report"}, (
+        "the same students, shown the centres of the held-out images as fkd does"
+    )
 
 
 def test_class_labels_need_no_teacher(root: Path, services: Services) -> None:
