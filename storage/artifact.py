@@ -140,14 +140,17 @@ class Artifact:
             return False
         return not damaged_files(self.path, mark, deep=deep)
 
-    def check(self, unit: str) -> None:
+    def check(self, unit: str, of: Callable[[str], bool] = lambda name: True) -> None:
         """Raise Damaged, with file and remedy, for a unit whose files do not hold the bytes that were written. They are
-        read once in a process. The unit's mark is dropped then, if it can be, so that the next run makes it anew."""
+        read once in a process. The unit's mark is dropped then, if it can be, so that the next run makes it anew.
+
+        of  which of the unit's files are looked at, by their names below the artifact's folder
+        """
         mark = self.mark(unit)
         if mark is None:
             at = mark_path(self.path, unit)
             raise Damaged(f"{at} (unit {unit}) is gone or damaged: run the recipe again, which makes it anew")
-        bad = [name for name, stamp in mark.files.items() if not stamp.is_read_from(self.path / name)]
+        bad = [name for name, stamp in mark.files.items() if of(name) and not stamp.is_read_from(self.path / name)]
         if bad:
             with suppress(OSError):
                 self.drop_mark(unit)

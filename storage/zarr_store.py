@@ -7,6 +7,7 @@ so a store can grow. One writer owns one shard: two would lose data silently.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
 from storage.files import whole_folder
-from storage.frame import write_root
+from storage.frame import ROOT, write_root
 from storage.names import file_name
 
 BLOCK_IMAGES = 2048  # images in one shard of latents: the unit that one task writes
@@ -26,10 +27,10 @@ CHUNK_IMAGES = 64  # images that are decompressed together
 
 LATENT_AXES = ("image", "channel", "height", "width")
 
-Check = Callable[[str], None]  # raises for a unit that is not as it was written, before it is read
+Check = Callable[..., None]  # raises for a unit, or some files of it, not as written, before it is read
 
 
-def _as_it_is(unit: str) -> None:
+def _as_it_is(unit: str, of: Callable[[str], bool] | None = None) -> None:
     """No check: of a chunk that is gone, fill values are read."""
 
 
@@ -147,14 +148,21 @@ class ClassStore:
     def __init__(self, path: Path, check: Check = _as_it_is) -> None:
         self.path, self._check = path, check
 
-    def write_class(self, name: str, arrays: Mapping[str, NDArray[Any]], **attributes: Any) -> list[Path]:
-        """Write the arrays of a class. Returns the folder that holds them."""
+    def write_class(
+        self,
+        name: str,
+        arrays: Mapping[str, NDArray[Any]],
+        chunks: Mapping[str, tuple[int, ...]] | None = None,
+        **attributes: Any,
+    ) -> list[Path]:
+        """Write the arrays of a class, each in chunks of this shape, else in one. Returns the folder they are in."""
         write_root(self.path)
         folder = class_folder(self.path, name)
         with whole_folder(folder) as scratch:
             group = zarr.open_group(scratch, mode="w", attributes=attributes)
             for key, value in arrays.items():
-                group.create_array(key, data=value, chunks=value.shape, compressors=codec())
+                shape = value.shape if chunks is None else chunks[key]
+                group.create_array(key, data=value, chunks=shape, compressors=codec())
         return [folder]
 
     def read_class(self, name: str) -> dict[str, NDArray[Any]]:
@@ -174,6 +182,20 @@ class ClassStore:
     def _array(self, name: str, key: str) -> zarr.Array[Any]:
         self._check(name)
         return zarr.open_array(class_folder(self.path, name) / key, mode="r")
+
+    def open_class(self, name: str) -> dict[str, zarr.Array[Any]]:
+        """The arrays of a class, of which `read_part` reads parts: their shapes and chunks, nothing they hold."""
+        self._check(name, lambda file: file.endswith(f"/{ROOT}"))
+        return dict(zarr.open_group(class_folder(self.path, name), mode="r").arrays())
+
+    def read_part(self, name: str, array: zarr.Array[Any], part: tuple[slice, ...]) -> NDArray[Any]:
+        """A part of an opened array, by slices of its first axes. The chunks that it lies in are checked and read."""
+        whole = tuple(slice(0, size) for size in array.shape[len(part) :])
+        chunks = [range(s.start // c, -(-s.stop // c)) for s, c in zip((*part, *whole), array.chunks, strict=True)]
+        folder = f"{self.path.name}/{file_name(name)}/{array.basename}"
+        files = {f"{folder}/{array.metadata.encode_chunk_key(at)}" for at in product(*chunks)}
+        self._check(name, files.__contains__)
+        return np.asarray(array[part])
 
 
 def class_folder(store: Path, name: str) -> Path:

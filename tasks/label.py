@@ -13,9 +13,10 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import sha256_of
 from tasks.inputs.cached import cached
+from tasks.inputs.labels import label_blocks, write_labels
 from tasks.inputs.models import load_classifier
 from tasks.inputs.plan import Work
-from tasks.inputs.stores import distilled_set, indexed, label_blocks, labels_of
+from tasks.inputs.stores import distilled_set, indexed
 from tasks.recipe.protocols import augmentation_identity, protocol_of
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import Weighting
@@ -67,7 +68,7 @@ def label(artifact: Artifact, protocol: Protocol, weights: Weighting, seed: int)
             labelled = [students.label_epoch(teacher, batches, e, protocol.label_top_k) for e in blocks[unit]]
             arrays = {name: np.stack([epoch[name] for epoch in labelled]) for name in labelled[0]}
         with clock("write"):
-            files = labels_of(artifact).write_class(unit, arrays)
+            files = write_labels(artifact, unit, arrays, protocol.batch_size)
         facts = {"bytes": {name: array.nbytes for name, array in arrays.items()}}
         artifact.commit(unit, files, inputs=inputs, clock=clock, facts=facts)
         clock = Clock()

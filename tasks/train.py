@@ -14,9 +14,10 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from tasks.inputs.cached import DiskCheckpoint, cached
 from tasks.inputs.given import MODEL
+from tasks.inputs.labels import step_reader
 from tasks.inputs.models import load_classifier
 from tasks.inputs.plan import Work
-from tasks.inputs.stores import distilled_set, epoch_reader, indexed
+from tasks.inputs.stores import distilled_set, indexed
 from tasks.recipe.protocols import augmentation_identity, protocol_of
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import Weighting
@@ -73,6 +74,6 @@ def _labeller(artifact: Artifact, protocol: Protocol, num_images: int, num_class
     from ddoq_core.train.stored_labels import StoredLabels
 
     if "label" in artifact.parents:
-        reader = epoch_reader(artifact.parents["label"], num_images, num_classes)
-        return StoredLabels(reader, num_images, protocol.batch_size, num_classes)
+        read_step = step_reader(artifact.parents["label"], num_images, num_classes)
+        return StoredLabels(read_step, num_images, protocol.batch_size, num_classes)
     return load_classifier(artifact.parents["teacher"]) if "teacher" in artifact.parents else None

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ddoq_core.train.augment import Draws
-from ddoq_core.train.batches import Batch, batch_slice, num_batches
+from ddoq_core.train.batches import Batch, num_batches
 
 DRAWN = ("shift", "crop", "flip", "partner")  # per picture; the box is per batch
 SMALL = {"rows": np.int32, "shift": np.int16, "box": np.int16, "partner": np.int32, "classes": np.int16}
@@ -56,29 +56,24 @@ def _unprune(packed: Mapping[str, torch.Tensor], num_classes: int) -> torch.Tens
 class StoredLabels:
     """Replays packed epochs: the same pictures, augmented alike, with the teacher's logits up to half precision.
 
-    read_epoch  the arrays of an epoch, as pack_epoch made them
+    read_step  the arrays (B, ...) of the k-th step of an epoch, and its box (4,), cut out of what pack_epoch made
     """
 
     def __init__(
         self,
-        read_epoch: Callable[[int], Mapping[str, NDArray[Any]]],
+        read_step: Callable[[int, int], Mapping[str, NDArray[Any]]],
         num_images: int,
         batch_size: int,
         num_classes: int,
     ) -> None:
-        self.read_epoch, self.num_images, self.batch_size = read_epoch, num_images, batch_size
-        self.num_classes = num_classes
-        self._epoch: int | None = None
-        self._packed: dict[str, torch.Tensor] = {}
+        self.read_step, self.num_classes = read_step, num_classes
+        self.per_epoch = num_batches(num_images, batch_size)
 
     def batch(self, step: int) -> Batch:
         """What a step sees."""
-        epoch, k = divmod(step, num_batches(self.num_images, self.batch_size))
-        if epoch != self._epoch:
-            self._packed = {name: torch.from_numpy(value) for name, value in self.read_epoch(epoch).items()}
-            self._epoch = epoch
-        part = batch_slice(k, self.num_images, self.batch_size)
-        packed = {name: value[k] if name == "box" else value[part] for name, value in self._packed.items()}
+        packed = {
+            name: torch.from_numpy(value) for name, value in self.read_step(*divmod(step, self.per_epoch)).items()
+        }
         drawn = {name: packed[name] for name in (*DRAWN, "box") if name in packed}
         draws = Draws(**{n: v if n in ("crop", "flip") else v.long() for n, v in drawn.items()})
         logits = packed["logits"].float() if "logits" in packed else _unprune(packed, self.num_classes)

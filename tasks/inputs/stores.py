@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +18,7 @@ from storage.zarr_store import BLOCK_IMAGES, ClassStore, LatentStore, block_name
 from tasks.inputs.distilled import Distilled
 from tasks.recipe.settings import Weighting
 
-LATENTS, PROTOTYPES, IMAGES, LABELS, SAMPLES = (
-    f"{name}.zarr" for name in ("latents", "prototypes", "images", "labels", "samples")
-)
+LATENTS, PROTOTYPES, IMAGES, SAMPLES = (f"{name}.zarr" for name in ("latents", "prototypes", "images", "samples"))
 VIEW, PIXELS = "view", "images.npy"  # the folder of a view artifact, and the file in it
 
 MEASURES = ("w2", "n_eff", "gradient")  # facts of a measure artifact's record
@@ -73,11 +70,6 @@ def samples_of(sample: Artifact) -> ClassStore:
     return ClassStore(sample.path / SAMPLES, lambda _: sample.check(SAMPLES))
 
 
-def labels_of(label: Artifact) -> ClassStore:
-    """The store of a label artifact, a unit for each block of epochs."""
-    return ClassStore(label.path / LABELS, label.check)
-
-
 def latent_blocks(index: Index, name: str) -> dict[str, NDArray[np.int64]]:
     """Units of a class's latents, "<class>/<block>", each with the rows of the index (n,) that it is made from."""
     rows = index.rows("train", name)
@@ -119,25 +111,3 @@ def view_of(view: Artifact) -> NDArray[np.uint8]:
     and not to be written to."""
     view.check(VIEW)
     return np.load(view.path / VIEW / PIXELS, mmap_mode="c")  # private to this process: torch takes no other
-
-
-BLOCK_EPOCHS, BLOCK_BYTES = 50, 128 << 20  # a unit of labels holds as many epochs as fit, at least one
-
-
-def label_blocks(num_epochs: int, num_images: int, num_classes: int) -> dict[str, range]:
-    """Units of stored labels, e.g. "epochs-0000-0024", each with its epochs."""
-    size = max(1, min(BLOCK_EPOCHS, BLOCK_BYTES // (2 * num_images * num_classes)))
-    blocks = [range(first, min(first + size, num_epochs)) for first in range(0, num_epochs, size)]
-    return {f"epochs-{block[0]:04d}-{block[-1]:04d}": block for block in blocks}
-
-
-def epoch_reader(label: Artifact, num_images: int, num_classes: int) -> Callable[[int], dict[str, NDArray[Any]]]:
-    """Reads an epoch's arrays, as ddoq_core.train.stored_labels.pack_epoch made them. Holds one block in memory."""
-    blocks = list(label_blocks(label.config["num_epochs"], num_images, num_classes).items())
-    read_block = lru_cache(maxsize=1)(labels_of(label).read_class)
-
-    def read_epoch(epoch: int) -> dict[str, NDArray[Any]]:
-        unit, block = blocks[epoch // len(blocks[0][1])]
-        return {name: array[epoch - block[0]] for name, array in read_block(unit).items()}
-
-    return read_epoch

@@ -32,7 +32,8 @@ from ddoq_core.train.protocol import Augmentation, Protocol
 from ddoq_core.train.stored_labels import StoredLabels
 from ddoq_core.train.students import DistilledBatches, ask, label_epoch, optimizer_of, train_student
 from storage.artifact import Artifact
-from tasks.inputs.stores import epoch_reader, label_blocks, labels_of
+from storage.clock import Clock
+from tasks.inputs.labels import label_blocks, step_reader, write_labels
 
 CROP_FLIP_CUTMIX = Augmentation(resized_crop=(0.08, 1.0), flip=True, cutmix=True)
 NUM_CLASSES = 10
@@ -109,13 +110,14 @@ class Race:
         for unit, block in label_blocks(self.case.num_epochs, len(self.images), NUM_CLASSES).items():
             epochs = [label_epoch(self.teacher, batches, epoch) for epoch in block]
             arrays = {name: np.stack([epoch[name] for epoch in epochs]) for name in epochs[0]}
-            labels_of(artifact).write_class(unit, arrays)
+            files = write_labels(artifact, unit, arrays, self.case.batch_size)
+            artifact.commit(unit, files, inputs="", clock=Clock())
         return artifact
 
     def loop(self, labels: str) -> float:
         """Images per second of a student's training."""
-        read_epoch = epoch_reader(self.stored, len(self.images), NUM_CLASSES)
-        stored = StoredLabels(read_epoch, len(self.images), self.case.batch_size, NUM_CLASSES)
+        read_step = step_reader(self.stored, len(self.images), NUM_CLASSES)
+        stored = StoredLabels(read_step, len(self.images), self.case.batch_size, NUM_CLASSES)
         teacher = {"hard": None, "stored": stored, "online": self.teacher}[labels]
         data, model = (self.images, self.labels, self.weights), self.build(0)
         seconds = _seconds(lambda: train_student(model, *data, self.case.protocol, teacher, 0, Silent()))

@@ -10,7 +10,7 @@ import pytest
 from ddoq_core.train.protocol import Augmentation, Protocol
 from storage.artifact import Artifact
 from tasks import label
-from tasks.inputs import stores
+from tasks.inputs import labels
 
 PROTOCOL = Protocol(
     labels="stored",
@@ -22,7 +22,7 @@ PROTOCOL = Protocol(
 
 @pytest.fixture
 def artifact(parents: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch) -> Artifact:
-    monkeypatch.setattr(stores, "BLOCK_EPOCHS", 3)
+    monkeypatch.setattr(labels, "BLOCK_EPOCHS", 3)
     root = parents["shard"].root
     artifact = Artifact(root, "label", label.VERSION, label.identity(PROTOCOL, "sqrt", 0), parents)
     label.label.fn(artifact, PROTOCOL, "sqrt", 0)
@@ -32,17 +32,20 @@ def artifact(parents: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch) -> A
 def test_every_epoch_is_there(artifact: Artifact) -> None:
     assert artifact.is_done()
     assert list(artifact.record().units) == ["epochs-0000-0002", "epochs-0003-0005", "epochs-0006-0006"]
-    read_epoch = stores.epoch_reader(artifact, 10, 2)
+    read_step = labels.step_reader(artifact, 10, 2)
     orders = []
     for epoch in range(7):
-        arrays = read_epoch(epoch)
-        shapes = {name: array.shape for name, array in arrays.items()}
-        per_picture = {"rows": (10,), "flip": (10,), "partner": (10,), "shift": (10, 2), "crop": (10, 4)}
-        assert shapes == {**per_picture, "box": (3, 4), "logits": (10, 2)}
-        assert arrays["logits"].dtype == np.float16 and np.isfinite(arrays["logits"]).all()
-        assert sorted(arrays["rows"]) == list(range(10))
-        orders.append(arrays["rows"].tolist())
-    assert len({tuple(order) for order in orders}) > 5
+        order: list[int] = []
+        for k, size in enumerate((4, 4, 2)):
+            arrays = read_step(epoch, k)
+            shapes = {name: array.shape for name, array in arrays.items()}
+            per_picture = {"rows": (size,), "flip": (size,), "partner": (size,), "shift": (size, 2), "crop": (size, 4)}
+            assert shapes == {**per_picture, "box": (4,), "logits": (size, 2)}
+            assert arrays["logits"].dtype == np.float16 and np.isfinite(arrays["logits"]).all()
+            order += arrays["rows"].tolist()
+        assert sorted(order) == list(range(10))
+        orders.append(tuple(order))
+    assert len(set(orders)) > 5
 
 
 def test_what_is_there_is_not_made_again(artifact: Artifact) -> None:
@@ -71,7 +74,7 @@ def test_a_flipped_bit_is_not_read_as_a_label(artifact: Artifact) -> None:
     data[len(data) // 2] ^= 1
     chunk.write_bytes(data)
     with pytest.raises(RuntimeError):
-        stores.epoch_reader(artifact, 10, 2)(0)
+        labels.step_reader(artifact, 10, 2)(0, 0)
     label.label.fn(artifact, PROTOCOL, "sqrt", 0)
     assert artifact.is_done(deep=True)
 
@@ -79,7 +82,7 @@ def test_a_flipped_bit_is_not_read_as_a_label(artifact: Artifact) -> None:
 def test_the_facts_count_the_bytes(artifact: Artifact) -> None:
     mark = artifact.mark("epochs-0000-0002")
     assert mark is not None and mark.facts["bytes"]["logits"] == 3 * 10 * 2 * 2
-    files = [p for p in (artifact.path / stores.LABELS).glob("epochs-*/**/*") if p.is_file()]
+    files = [p for p in (artifact.path / labels.LABELS).glob("epochs-*/**/*") if p.is_file()]
     assert artifact.record().facts["bytes_on_disk"] == sum(p.stat().st_size for p in files)
 
 
@@ -90,5 +93,5 @@ def test_weights_matter_only_where_they_draw() -> None:
 
 
 def test_labels_of_imagenet_fit_into_memory_block_by_block() -> None:
-    assert [len(b) for b in stores.label_blocks(300, 10_000, 1000).values()][:2] == [6, 6]
-    assert {len(b) for b in stores.label_blocks(300, 200_000, 1000).values()} == {1}
+    assert [len(b) for b in labels.label_blocks(300, 10_000, 1000).values()][:2] == [6, 6]
+    assert {len(b) for b in labels.label_blocks(300, 200_000, 1000).values()} == {1}

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ddoq_core.train.augment import Draws
-from ddoq_core.train.batches import Batch, num_batches
+from ddoq_core.train.batches import Batch, batch_slice, num_batches
 from ddoq_core.train.stored_labels import StoredLabels, pack_epoch
 
 
@@ -32,8 +32,18 @@ def batches_of_an_epoch(num_classes: int, scale: float = 5.0) -> list[Batch]:
     ]
 
 
+def replaying(epochs: list[dict[str, Any]], num_images: int, batch_size: int, num_classes: int) -> StoredLabels:
+    """Of packed epochs in memory."""
+
+    def read_step(epoch: int, k: int) -> dict[str, Any]:
+        own = batch_slice(k, num_images, batch_size)
+        return {name: array[k if name == "box" else own] for name, array in epochs[epoch].items()}
+
+    return StoredLabels(read_step, num_images, batch_size, num_classes)
+
+
 def replay(packed: dict[str, Any], num_classes: int) -> list[Batch]:
-    stored = StoredLabels(lambda epoch: packed, 7, 4, num_classes)
+    stored = replaying([packed], 7, 4, num_classes)
     assert num_batches(7, 4) == 2
     return [stored.batch(step) for step in range(2)]
 

@@ -16,6 +16,7 @@ from ddoq_core.train.stored_labels import StoredLabels
 from ddoq_core.train.students import DistilledBatches, label_epoch, optimizer_of, train_student
 from ddoq_core.train.teachers import train_teacher
 from tests.ddoq_core.test_fitting import BufferCheckpoint, Cut
+from tests.ddoq_core.train.test_stored_labels import replaying
 from tests.ddoq_core.train.test_teachers import colours
 
 SPEC = ClassifierSpec("convnet-2-8", 2, 8)
@@ -143,7 +144,7 @@ def test_stored_labels_teach_what_the_teacher_teaches(weights_in: str, seed: int
     batches = DistilledBatches(images, weights, protocol, seed, torch.device("cpu"))
     epochs = [label_epoch(teacher, batches, epoch) for epoch in range(5)]
     online = student_of(images, weights, protocol, teacher, seed)
-    stored = student_of(images, weights, protocol, StoredLabels(epochs.__getitem__, 19, 8, 2), seed)
+    stored = student_of(images, weights, protocol, replaying(epochs, 19, 8, 2), seed)
     assert apart(student_of(images, weights, protocol, InHalf(teacher), seed), stored) == 0
     answers = [answers_of(state, images) for state in (online, stored)]
     np.testing.assert_allclose(*answers, atol=0.02)
@@ -156,8 +157,8 @@ def test_stored_labels_pruned_to_all_classes_are_whole() -> None:
     teacher = build_classifier(SPEC, seed=1).eval()
     protocol = protocol_of(2, 8, 1e-2, 0.01, ALL, temperature=4.0)
     batches = DistilledBatches(images, np.ones(12), protocol, 0, torch.device("cpu"))
-    whole = StoredLabels([label_epoch(teacher, batches, e) for e in range(2)].__getitem__, 12, 8, 2)
-    pruned = StoredLabels([label_epoch(teacher, batches, e, 2) for e in range(2)].__getitem__, 12, 8, 2)
+    whole = replaying([label_epoch(teacher, batches, e) for e in range(2)], 12, 8, 2)
+    pruned = replaying([label_epoch(teacher, batches, e, 2) for e in range(2)], 12, 8, 2)
     found = [student_of(images, np.ones(12), protocol, labels) for labels in (whole, pruned)]
     assert apart(*found) == 0
 
@@ -172,7 +173,7 @@ def test_a_student_cut_in_mid_epoch_equals_the_uninterrupted_one(labels: str) ->
 
     def run(checkpoint: BufferCheckpoint) -> dict[str, torch.Tensor]:
         student = build_classifier(SPEC, seed=2)
-        stored = StoredLabels(epochs.__getitem__, 20, 8, 2)
+        stored = replaying(epochs, 20, 8, 2)
         source = {"online": teacher, "stored": stored, "hard": None}[labels]
         try:
             train_student(student, images, labels_of(images), weights, protocol, source, 3, checkpoint)
