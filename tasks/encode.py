@@ -43,7 +43,8 @@ def identity(config: EncodeConfig, images: ImageConfig) -> dict[str, Any]:
     """The settings that matter."""
     return {
         "images": {**images.model_dump(exclude_none=True), **images.filters},
-        **config.model_dump(exclude={"seed"} if config.posterior == "mean" else {}),
+        **config.model_dump(exclude={"jpeg", *(["seed"] if config.posterior == "mean" else [])}),
+        **({"jpeg": config.jpeg} if config.jpeg != "full" else {}),
     }
 
 
@@ -108,7 +109,8 @@ def _encoded(
 
     model = load_encoder(artifact.parents["autoencoder"])
     size = model.batch_size(images.size_px)
-    pictures = read_batches(shard, index, (rows for block in blocks for rows in block.batches(size)), images)
+    rows = (rows for block in blocks for rows in block.batches(size))
+    pictures = read_batches(shard, index, rows, images, reduced=config.jpeg == "reduced")
     for block in blocks:
         clock, parts, progress, start = Clock(), [], Progress(artifact, block.unit), time.monotonic()
         sample = (config.seed, "posterior", block.unit) if config.posterior == "sample" else None

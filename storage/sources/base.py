@@ -41,8 +41,9 @@ class Source(ABC):
         """The bytes whose hash is the image's identity. Raises RefusedImage."""
 
     @abstractmethod
-    def open(self, location: Location) -> Image.Image:
-        """The image in RGB, as a viewer would show it. Raises RefusedImage."""
+    def open(self, location: Location, least_px: int | None = None) -> Image.Image:
+        """The image in RGB, as a viewer would show it, or one reduced to no less than least_px; see
+        storage.sources.pictures.read_picture. Raises RefusedImage."""
 
     @abstractmethod
     def hash_checked(self, location: Location) -> str:
@@ -82,7 +83,7 @@ class ArraySource(Source):
     def read(self, location: Location) -> bytes:
         return self.arrays()[0][location.offset].tobytes()
 
-    def open(self, location: Location) -> Image.Image:
+    def open(self, location: Location, least_px: int | None = None) -> Image.Image:
         return Image.fromarray(self.arrays()[0][location.offset]).convert("RGB")
 
     def hash_checked(self, location: Location) -> str:
@@ -155,9 +156,9 @@ class FileSource(Source):
             raise RefusedImage(location.name, reason)
         return data
 
-    def open(self, location: Location) -> Image.Image:
+    def open(self, location: Location, least_px: int | None = None) -> Image.Image:
         try:
-            return read_picture(self.read(location), self.max_pixels)
+            return read_picture(self.read(location), self.max_pixels, least_px)
         except Unreadable as error:
             raise RefusedImage(location.name, str(error)) from error
 

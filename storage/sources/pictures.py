@@ -21,14 +21,19 @@ class Unreadable(ValueError):
     """Bytes that no viewer could show; the message is the reason."""
 
 
-def read_picture(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> Image.Image:
+def read_picture(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS, least_px: int | None = None) -> Image.Image:
     """The picture in RGB; of an animation the first frame. Raises Unreadable.
 
     EXIF orientation and an ICC profile are applied (one that does not fit or is broken is ignored), CMYK is converted,
     16 bits are scaled to 8, transparency lies on white. The result carries no metadata that could be applied again.
+
+    least_px  decode a JPEG at a half, a quarter or an eighth of its size (fewer DCT coefficients), the smallest whose
+              sides have this many pixels
     """
     with _any_error_is_unreadable():
         image = _open(data, max_pixels)
+        if least_px:
+            image.draft(None, (least_px, least_px))  # does nothing for other formats
         image.load()
         _turn_upright(image)
         shown = _on_white(image)

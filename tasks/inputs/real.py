@@ -41,10 +41,12 @@ def read_batches(
     batches: Iterable[NDArray[np.int64]],
     images: ImageConfig,
     center_crop: float | None = None,
+    reduced: bool = False,
 ) -> Iterator[NDArray[np.uint8]]:
     """Images (B, S, S, 3) uint8 of each batch of rows of the index, in order; threads read ahead of the reader.
 
     center_crop  see ddoq_core.images.preprocess
+    reduced      decode JPEG files no larger than images.size_px needs
     Raises SourceError for an image that can no longer be read.
     """
     from ddoq_core.images import preprocess
@@ -53,7 +55,8 @@ def read_batches(
 
     def read(location: Location) -> NDArray[np.uint8]:
         try:
-            return preprocess(source.open(location), images.size_px, images.resize, center_crop)
+            image = source.open(location, images.size_px if reduced else None)
+            return preprocess(image, images.size_px, images.resize, center_crop)
         except RefusedImage as error:
             raise SourceError(
                 f"image {error.path} can no longer be read ({error.reason}): repair or remove it"

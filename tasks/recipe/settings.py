@@ -200,9 +200,10 @@ AutoencoderConfig = Annotated[
 
 
 class EncodeConfig(Settings):
-    """What is taken from the autoencoder's posterior."""
+    """How files become pixels, and what is taken from the autoencoder's posterior."""
 
     posterior: Literal["mean", "sample"] = Field("mean", description="a seeded sample is what D4M encodes")
+    jpeg: Literal["full", "reduced"] = Field("full", description="reduced: decoded no larger than images.size_px needs")
     seed: Seed = 0
 
 

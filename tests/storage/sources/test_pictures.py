@@ -221,6 +221,25 @@ def test_the_limit_is_looked_at_before_reading() -> None:
             look(png(0, 8, [b""], 2**31 - 1))
 
 
+@pytest.mark.parametrize(
+    ("least_px", "size"), [(None, (301, 224)), (151, (301, 224)), (112, (151, 112)), (9, (38, 28))]
+)
+def test_a_jpeg_is_decoded_no_larger_than_it_is_needed(least_px: int | None, size: tuple[int, int]) -> None:
+    x, y = np.meshgrid(np.linspace(0, 255, 301), np.linspace(0, 255, 224))
+    image = Image.fromarray(np.stack([x, y, 255 - x], 2).astype(np.uint8))
+    assert read_picture(encoded(image, "PNG"), least_px=least_px).size == image.size
+    found = read_picture(encoded(image, "JPEG", quality=95), least_px=least_px)
+    assert found.size == size
+    assert np.abs(np.asarray(found, int) - np.asarray(image.resize(size), int)).mean() < 2
+
+
+def test_a_jpeg_is_reduced_before_it_is_turned() -> None:
+    turn = Image.Exif()
+    turn[0x0112] = 6
+    data = encoded(Image.new("RGB", (64, 32), RED), "JPEG", exif=turn)
+    assert read_picture(data).size == (32, 64) and read_picture(data, least_px=16).size == (16, 32)
+
+
 def test_many_threads_see_the_same_picture() -> None:
     """Profiles included, whose transforms the threads share."""
     rng = np.random.default_rng(0)

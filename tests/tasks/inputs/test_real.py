@@ -56,7 +56,7 @@ def test_threads_read_ahead_of_a_slow_reader_but_not_the_whole_set(
     artifact, index = data
     opened: list[Location] = []
     read = FolderSource.open
-    monkeypatch.setattr(FolderSource, "open", lambda self, at: opened.append(at) or read(self, at))
+    monkeypatch.setattr(FolderSource, "open", lambda self, at, _: opened.append(at) or read(self, at))
     rows = index.rows("train")
     batches = real.read_batches(artifact, index, (rows[k : k + 4] for k in range(0, len(rows), 4)), IMAGES)
     for taken in (4, 8):
