@@ -150,6 +150,18 @@ def test_taef2s_two_files_are_an_autoencoder(tmp_path: Path) -> None:
     assert np.abs(pictures_of(model, torch.from_numpy(z)) - expected).max() <= 0.6
 
 
+@pytest.mark.parametrize(("kind", "size", "last"), [("kl", 16, False), ("kl", 64, True), ("taef2", 16, True)])
+def test_small_pictures_take_the_layout_that_is_faster_for_the_network(
+    kind: str, size: int, last: bool, trained: tuple[KLAutoencoder, list[float]]
+) -> None:
+    model = trained[0] if kind == "kl" else Flux2TinyAutoencoder(TAEF2())
+    seen: list[torch.Tensor] = []
+    hook = model.network.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    encode(model, blobs(2, size))
+    hook.remove()
+    assert seen[0].is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
 def test_another_class_of_autoencoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"_class_name": "VQModel"}')
     with pytest.raises(ValueError, match="it is a VQModel; there are AutoencoderKL, AutoencoderTiny and TAEF2"):
