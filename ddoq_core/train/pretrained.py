@@ -115,7 +115,7 @@ def _fit_head(network: Any, num_classes: int, class_names: Sequence[str], what: 
             f"{what} knows {num_classes} classes, and {unknown!r} of the recipe's {len(class_names)} is not among them "
             "by WordNet id: give a checkpoint of these classes, or no teacher.weights to train one"
         )
-    head = network.get_classifier()
+    head = network.get_classifier() if hasattr(network, "get_classifier") else network
     if not isinstance(head, nn.Linear):
         raise InvalidInput(f"{what} ends in {type(head).__name__}, of which single classes cannot be kept")
     weight, bias = head.weight.data[rows], head.bias.data[rows]
