@@ -21,7 +21,7 @@ def load_dit(weights: str, class_names: Sequence[str]) -> Prior:
     from diffusers import DiTPipeline
 
     transformer = load_pretrained_network(DiTTransformer2DModel, weights, "transformer")
-    pipeline = DiTPipeline.from_pretrained(weights, transformer=transformer, vae=None)
+    pipeline = DiTPipeline.from_pretrained(weights, transformer=transformer, vae=None, low_cpu_mem_usage=False)
     ids = dit_ids(class_names, pipeline.labels, transformer.config.num_embeds_ada_norm)
     return dit_prior(transformer, pipeline.scheduler, ids)
 

@@ -29,6 +29,7 @@ def load_stable_diffusion(weights: str, prompts: Sequence[str], negative_prompt:
         vae=None,
         safety_checker=None,
         requires_safety_checker=False,
+        low_cpu_mem_usage=False,  # is about networks, of which none is loaded here
     )
     return stable_diffusion_prior(pipeline, prompts, negative_prompt)
 
