@@ -13,6 +13,7 @@ import pytest
 from tasks.recipe.matrix import OWNED
 from tests.flows.conftest import IPC, SCRIPTS, SETTINGS, Result, Services, start
 from tests.flows.test_run import artifacts
+from tests.miniature import RECIPES, changes, write_images, write_models
 
 STAGES_BELOW = ("cluster", "decode", "measure", "train", "evaluate", "report")
 
@@ -44,6 +45,18 @@ def _run_deployment(services: Services, name: str, root: Path, ipc: int | str, *
     parameters = {"changes": json.dumps(changes), "root": str(root), "ipc": str(ipc)}
     given = [part for key, value in parameters.items() for part in ("-p", f"{key}={value}")]
     return _prefect(services, "deployment", "run", name, *given, *more)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_imagenet_in_miniature(recipe: str, pool: Services, tmp_path: Path) -> None:
+    images, models = write_images(tmp_path / "images", 24, 6), write_models(tmp_path / "models")
+    told = json.dumps(changes(recipe, images, models))
+    given = ("-p", f"changes={told}", "-p", f"root={tmp_path / 'runs'}", "-p", "ipc=2", "--watch")
+    result = _prefect(pool, "deployment", "run", f"distill/{recipe}", *given)
+    assert result.code == 0, result.output + result.errors
+    rows = json.loads((tmp_path / "runs" / recipe / "report" / "report" / "results.json").read_text())
+    assert [row["method"] for row in rows] == ["paper", "ddoq", "d4m", "medoids", "random"]
+    assert rows[1]["w2"] < rows[2]["w2"] and rows[1]["w2"] < rows[4]["w2"], "the best quantiser is the nearest"
 
 
 def _json(text: str) -> Any:
