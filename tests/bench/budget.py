@@ -7,6 +7,7 @@ what the libraries take is subtracted by a process that does the same with littl
 train_over_set       stage train on 10,000 pictures, less the same on 800, over the bytes (uint8) of what it has more
 evaluate_over_batch  stage evaluate on eight batches, over the same on one; both less the same on two images
 teacher_growth       stage teacher on 8,192 images, over the same on 2,048; both less the same on eight
+measure_growth       stage measure on four blocks of latents a class, over the same on one; both less its libraries
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tasks.inputs.plan import Work
 from tasks.inputs.real import BATCH_IMAGES
 from tasks.inputs.stores import indexed
 from tasks.recipe.recipe import Recipe
+from tests.bench.budget_measure import measure_growth
 from tests.bench.peak import peak_bytes
 from tests.tasks.conftest import decode_of, shard_of
 
@@ -96,6 +98,7 @@ PARTS: dict[str, Callable[[Path], float]] = {
     "train_over_set": train_over_set,
     "evaluate_over_batch": evaluate_over_batch,
     "teacher_growth": teacher_growth,
+    "measure_growth": measure_growth,
 }
 
 
