@@ -29,7 +29,6 @@ from tasks.inputs.stores import indexed
 from tasks.recipe.matrix import Matrix
 from tasks.recipe.protocols import resolve
 from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import TrainedPrior
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,12 @@ def _base(run: Run, recipe: Recipe) -> Base:
     models = {"autoencoder": run.add(autoencoder.plan(recipe, data))}
     latents = run.add(encode.plan(recipe, data, models["autoencoder"]))
     judge = {"teacher": _teacher(run, recipe, data)} if protocol.labels != "hard" else {}
-    models |= {"prior": run.add(prior.plan(recipe, data, latents))} if recipe.through_prior else {}
-    own = recipe.through_prior and isinstance(recipe.prior, TrainedPrior)
-    samples = {"sample": run.add(sample.plan(recipe, latents, {**models, **judge}))} if own and judge else {}
+    training = recipe.prior.train if recipe.through_prior else None  # None where the prior is given, or not asked for
+    seen = {"encode": latents}
+    if training and training.flip:
+        seen["mirrored"] = run.add(encode.plan(recipe, data, models["autoencoder"], mirrored=True))
+    models |= {"prior": run.add(prior.plan(recipe, data, seen))} if recipe.through_prior else {}
+    samples = {"sample": run.add(sample.plan(recipe, latents, {**models, **judge}))} if training and judge else {}
     return Base(data, latents, models, judge, samples, held_out, protocol.labels)
 
 

@@ -29,14 +29,15 @@ from tasks.recipe.settings import EncodeConfig, ImageConfig
 VERSION = 2
 
 
-def plan(recipe: Recipe, shard: Artifact, model: Artifact) -> Work:
-    """The latents of a recipe's training images."""
+def plan(recipe: Recipe, shard: Artifact, model: Artifact, *, mirrored: bool = False) -> Work:
+    """The latents of a recipe's training images, or of their mirror images."""
     config, images = recipe.encode, recipe.images.for_encoding
     parents = {"shard": shard, "autoencoder": model}
-    artifact = Artifact(shard.root, "encode", VERSION, identity(config, images), parents)
+    settings = {**identity(config, images), **({"mirrored": True} if mirrored else {})}
+    artifact = Artifact(shard.root, "encode", VERSION, settings, parents)
     _, index = indexed(shard)
     batches = batches_of_images(index.counts("train"))
-    return Work(artifact, encode, (config, images), units=num_units(index), batches=batches, gpu=True)
+    return Work(artifact, encode, (config, images, mirrored), units=num_units(index), batches=batches, gpu=True)
 
 
 def identity(config: EncodeConfig, images: ImageConfig) -> dict[str, Any]:
@@ -74,7 +75,12 @@ class Block:
 
 @task(task_run_name="encode-{artifact.digest}-{batch}")
 def encode(
-    artifact: Artifact, config: EncodeConfig, images: ImageConfig, class_names: tuple[str, ...], batch: str
+    artifact: Artifact,
+    config: EncodeConfig,
+    images: ImageConfig,
+    mirrored: bool,
+    class_names: tuple[str, ...],
+    batch: str,
 ) -> State | str:
     """Encode the blocks of these classes that the store does not hold yet."""
     shard, index = indexed(artifact.parents["shard"])
@@ -86,7 +92,7 @@ def encode(
     blocks = [Block(unit, rows[unit]) for unit in missing]
     writing: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:  # writes a block while the next one is computed
-        for block, z, clock in _encoded(artifact, config, images, shard, index, blocks):
+        for block, z, clock in _encoded(artifact, config, images, mirrored, shard, index, blocks):
             if writing:
                 writing.result()
             writing = writer.submit(_write, artifact, index, block, z, wanted[block.unit], clock)
@@ -100,6 +106,7 @@ def _encoded(
     artifact: Artifact,
     config: EncodeConfig,
     images: ImageConfig,
+    mirrored: bool,
     shard: Artifact,
     index: Index,
     blocks: list[Block],
@@ -111,6 +118,8 @@ def _encoded(
     size = model.batch_size(images.size_px)
     rows = (rows for block in blocks for rows in block.batches(size))
     pictures = read_batches(shard, index, rows, images, reduced=config.jpeg == "reduced")
+    if mirrored:
+        pictures = (np.ascontiguousarray(batch[:, :, ::-1]) for batch in pictures)
     for block in blocks:
         clock, parts, progress, start = Clock(), [], Progress(artifact, block.unit), time.monotonic()
         sample = (config.seed, "posterior", block.unit) if config.posterior == "sample" else None

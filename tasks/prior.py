@@ -1,8 +1,9 @@
-"""Stage prior: train the recipe's own small diffusion transformer, or check the weights it names."""
+"""Stage prior: train the recipe's own small transformer, or check the weights it names."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import numpy as np
 from prefect import State, task
@@ -20,18 +21,21 @@ from tasks.recipe.settings import GivenPrior, PriorConfig
 VERSION = 2
 
 
-def plan(recipe: Recipe, shard: Artifact, latents: Artifact) -> Work:
-    """The prior of a recipe, trained on its latents or given."""
+def plan(recipe: Recipe, shard: Artifact, latents: Mapping[str, Artifact]) -> Work:
+    """The prior of a recipe: given, or trained on latents, "encode" and, where it asks for them, "mirrored"."""
     config = recipe.prior
-    parents = {"shard": shard} if isinstance(config, GivenPrior) else {"encode": latents}
-    artifact = Artifact(shard.root, "prior", VERSION, {"prior": config.model_dump()}, parents)
-    expect_weights(artifact, config.weights)
+    if isinstance(config, GivenPrior):
+        artifact = Artifact(shard.root, "prior", VERSION, {"prior": config.model_dump()}, {"shard": shard})
+        expect_weights(artifact, config.weights)
+    else:
+        settings = {"prior": config.model_dump(), "kind": "rectified flow"}  # once it was a diffusion
+        artifact = Artifact(shard.root, "prior", VERSION, settings, latents)
     return Work(artifact, prior, (config,), gpu=True)
 
 
 @task(task_run_name="prior-{artifact.digest}")
 def prior(artifact: Artifact, config: PriorConfig) -> State | str:
-    """Train a latent DiT on the latents of all classes, or note which weights are used."""
+    """Train a prior on the latents of all classes, or note which weights are used."""
     if artifact.is_done():
         return cached(artifact)
     if isinstance(config, GivenPrior):
@@ -40,19 +44,15 @@ def prior(artifact: Artifact, config: PriorConfig) -> State | str:
 
     clock = Clock()
     with clock("read"):
-        latents = artifact.parents["encode"]
-        index = index_of(latents)
-        parts = [latents_of(latents).read_class(name) for name in index.classes]
-        labels = np.repeat(np.arange(len(parts)), [len(z) for z in parts])
-        z = np.concatenate(parts).astype(np.float32)  # (n, C, H, W)
+        classes = index_of(artifact).classes
+        parts = [latents_of(parent).read_class(name) for parent in artifact.parents.values() for name in classes]
+        labels = np.tile(np.arange(len(classes)), len(artifact.parents)).repeat([len(z) for z in parts])
+        z = np.concatenate(parts)  # (n, C, S, S) float16
     with clock("compute"):
-        settings = config.train.model_dump()
-        transformer, scheduler, losses = train_prior(
-            z, labels, len(parts), **settings, checkpoint=DiskCheckpoint(artifact)
-        )
+        settings = config.train.model_dump(exclude={"flip"})
+        transformer, losses = train_prior(z, labels, len(classes), **settings, checkpoint=DiskCheckpoint(artifact))
     with artifact.writing(MODEL, clock, {"losses": losses}) as folder:
-        transformer.save_pretrained(folder / "transformer")
-        scheduler.save_pretrained(folder / "scheduler")
+        transformer.save_pretrained(folder)
     return str(artifact)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,12 +14,17 @@ from ddoq_core.seeds import derive_seed
 D4M_FIRST_STEP = 701  # of Stable Diffusion's 1000, at strength 0.7 and 50 steps (arXiv 2407.15138)
 
 
-def matched_timestep(scheduler: SchedulerMixin) -> int:
-    """The timestep whose signal-to-noise ratio is Stable Diffusion's where D4M starts, ᾱ = 0.082; 495 for a DiT."""
+def d4m_signal_to_noise() -> float:
+    """ᾱ/(1 − ᾱ) of Stable Diffusion's schedule where D4M starts, at ᾱ = 0.082."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2  # β_t of Stable Diffusion, linear in √β
     alpha_bar = (1 - betas).cumprod(0)[D4M_FIRST_STEP]  # ᾱ_t = Π (1 − β_s)
+    return float(alpha_bar / (1 - alpha_bar))
+
+
+def matched_timestep(scheduler: SchedulerMixin) -> int:
+    """The timestep whose signal-to-noise ratio is the one at which D4M starts; 495 for a DiT."""
     log_snr = torch.logit(scheduler.alphas_cumprod)  # log ᾱ_t/(1 − ᾱ_t), of each of this schedule's t
-    return int((log_snr - torch.logit(alpha_bar)).abs().argmin())
+    return int((log_snr - math.log(d4m_signal_to_noise())).abs().argmin())
 
 
 def unit_seeds(num: int, seed: int, *unit: Any) -> list[int]:

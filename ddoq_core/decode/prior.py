@@ -95,15 +95,9 @@ class Prior:
     def _guided(
         self, z: torch.Tensor, t: torch.Tensor, labels: torch.Tensor, scale: float, channels: int | None = None
     ) -> torch.Tensor:
-        """Classifier-free guidance in one batch (arXiv 2207.12598); at scale 1 the class alone counts."""
+        z_in = self.scheduler.scale_model_input(z, t)
         condition = self.conditions[labels]  # (B, …)
-        if scale == 1:
-            return self.denoise(self.scheduler.scale_model_input(z, t), t.expand(len(z)), condition)
-        both = torch.cat([condition, self.unconditional.expand(len(z), *self.unconditional.shape)])
-        z_in = self.scheduler.scale_model_input(torch.cat([z, z]), t)
-        with_class, without = self.denoise(z_in, t.expand(2 * len(z)), both).chunk(2)  # ε(z_t, c), ε(z_t, ∅)
-        guided = without + scale * (with_class - without)  # s = 1 is the class alone; the paper's w is s − 1
-        return guided if channels is None else torch.cat([guided[:, :channels], with_class[:, channels:]], dim=1)
+        return guided(self.denoise, z_in, t.expand(len(z)), condition, self.unconditional, scale, channels)
 
     def _inverted(self, z: torch.Tensor, labels: torch.Tensor, num_steps: int, num_inverted: int) -> torch.Tensor:
         """DDIM run backwards (arXiv 2010.02502), from the centroid to its noise, unguided. D3HR (arXiv 2505.18358)
@@ -123,3 +117,22 @@ class Prior:
         if seeds is None or "generator" not in inspect.signature(self.scheduler.step).parameters:
             return {}
         return {"generator": [torch.Generator().manual_seed(derive_seed(seed, "steps")) for seed in seeds]}
+
+
+def guided(
+    denoise: Denoise,
+    z: torch.Tensor,
+    t: torch.Tensor,
+    condition: torch.Tensor,
+    unconditional: torch.Tensor,
+    scale: float,
+    channels: int | None = None,
+) -> torch.Tensor:
+    """Classifier-free guidance (arXiv 2207.12598) of z (B, C, H, W) at t (B,) in one batch; at scale 1 the class alone
+    counts. Of some channels alone, the others follow the class."""
+    if scale == 1:
+        return denoise(z, t, condition)
+    both = torch.cat([condition, unconditional.expand(len(z), *unconditional.shape)])
+    with_class, without = denoise(torch.cat([z, z]), torch.cat([t, t]), both).chunk(2)  # ε(z_t, c), ε(z_t, ∅)
+    found = without + scale * (with_class - without)  # s = 1 is the class alone; the paper's w is s − 1
+    return found if channels is None else torch.cat([found[:, :channels], with_class[:, channels:]], dim=1)

@@ -1,40 +1,26 @@
-"""The recipe's own prior: a small class-conditional diffusion transformer trained on the latents."""
+"""Training of the recipe's own prior: a rectified flow (arXiv 2209.03003) on the latents of all classes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler, DiTTransformer2DModel
-from diffusers.training_utils import EMAModel, compute_snr
+from diffusers.training_utils import EMAModel
 from numpy.typing import NDArray
+from torch import nn
 
-from ddoq_core.decode.dit import dit_prior
-from ddoq_core.decode.prior import Prior
-from ddoq_core.devices import best_device, mixed_precision, sent
+from ddoq_core.decode.transformer import FlowTransformer
+from ddoq_core.devices import best_device, is_compiling, multiplies_faster_in_bfloat16, sent
 from ddoq_core.fitting import Checkpoint, fit, one_cycle
-from ddoq_core.loading import load_pretrained_network
 
-Schedule = Literal["scaled_linear", "cosine"]
-Prediction = Literal["epsilon", "v_prediction"]
-
-
-def load_trained_prior(folder: Path) -> Prior:
-    """What train_prior made: the folders `transformer` and `scheduler` in diffusers' format.
-
-    Raises ValueError for tensors that do not fit.
-    """
-    transformer = load_pretrained_network(DiTTransformer2DModel, folder / "transformer")
-    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
-    return dit_prior(transformer, scheduler, range(transformer.config.num_embeds_ada_norm))
+AVERAGED = 0.05  # share of the steps over which the weights are averaged
+MAX_NORM = 1.0  # of the gradient
 
 
 def train_prior(
-    z: NDArray[np.float32],
+    z: NDArray[np.float16],
     labels: NDArray[np.int64],
     num_classes: int,
     *,
@@ -48,31 +34,46 @@ def train_prior(
     label_dropout: float,
     seed: int,
     checkpoint: Checkpoint,
-    schedule: Schedule = "scaled_linear",
-    prediction: Prediction = "epsilon",
-    min_snr_gamma: float | None = None,
-) -> tuple[DiTTransformer2DModel, DDIMScheduler, list[float]]:
-    """A small latent DiT on latents z (n, C, H, W) of all classes; the weights returned are their moving average."""
-    latents, y = torch.from_numpy(z), torch.from_numpy(labels)  # (n, C, H, W), (n,)
+) -> tuple[FlowTransformer, list[float]]:
+    """A small latent transformer on latents z (n, C, S, S) of all classes, and the mean loss of each twentieth of the
+    steps; the weights returned are their moving average.
+
+    It computes in bfloat16 where that is faster; weights, optimiser and average are float32.
+    """
+    latents, y = torch.from_numpy(z), torch.from_numpy(labels)  # (n, C, S, S), (n,)
+    mean, std = (torch.tensor(part)[:, None, None] for part in channel_statistics(z))  # (C, 1, 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _new_transformer(z.shape[1], z.shape[2], num_classes, num_layers, num_heads, head_dim, patch_size)
-    device, scheduler = best_device(), new_scheduler(schedule, prediction)
-    model.to(device)
-    diffusion_loss = DiffusionLoss(scheduler, min_snr_gamma)
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.0, betas=(0.9, 0.99))
-    average = EMAModel(model.parameters(), decay=0.999)  # θ̄ ← 0.999 θ̄ + 0.001 θ, faster at the start
+        model = FlowTransformer(
+            channels=z.shape[1],
+            side=z.shape[2],
+            num_classes=num_classes,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            head_dim=head_dim,
+            patch_size=patch_size,
+            latents_mean=mean.flatten().tolist(),
+            latents_std=std.flatten().tolist(),
+        )
+    device = best_device()
+    network = torch.compile(model.to(device)) if is_compiling() else model.to(device)
+    fast = multiplies_faster_in_bfloat16(device)
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    optimizer.register_step_pre_hook(lambda *_: _clip(model))
+    # θ̄ ← d·θ̄ + (1 − d)·θ, faster at the start
+    average = EMAModel(model.parameters(), decay=math.exp(-1 / (AVERAGED * num_steps)), foreach=True)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         chosen = torch.randint(len(latents), (batch_size,), generator=generator)  # (B,)
-        t = torch.randint(scheduler.config.num_train_timesteps, (batch_size,), generator=generator)  # (B,)
-        noise = torch.randn(latents[chosen].shape, generator=generator)  # ε ~ N(0, I), (B, C, H, W)
+        t = torch.randn(batch_size, generator=generator).sigmoid()  # logit-normal (arXiv 2403.03206), (B,)
+        clean = (latents[chosen].float() - mean) / std  # (B, C, S, S)
+        noise = torch.randn(clean.shape, generator=generator)  # ε ~ N(0, I)
         dropped = torch.rand(batch_size, generator=generator) < label_dropout
         condition = torch.where(dropped, num_classes, y[chosen])  # (B,), no class for guidance (arXiv 2207.12598)
-        noised = sent(scheduler.add_noise(latents[chosen], noise, t), device)  # √ᾱ_t·z + √(1 − ᾱ_t)·ε
-        with mixed_precision(device):
-            predicted = model(noised, timestep=sent(t, device), class_labels=sent(condition, device)).sample
-        return diffusion_loss(predicted.float(), latents[chosen], noise, t)
+        noised = torch.lerp(clean, noise, t[:, None, None, None])  # z_t = (1 − t)·z + t·ε
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+            velocity = network(sent(noised, device), sent(t, device), sent(condition, device))
+        return F.mse_loss(velocity.float(), sent(noise - clean, device))  # v = dz_t/dt = ε − z
 
     losses = fit(
         loss,
@@ -86,47 +87,15 @@ def train_prior(
         after_step=lambda: average.step(model.parameters()),
     )
     average.copy_to(model.parameters())
-    return model.requires_grad_(False), scheduler, losses
+    return model.requires_grad_(False).eval(), losses
 
 
-def _new_transformer(
-    channels: int, side: int, num_classes: int, num_layers: int, num_heads: int, head_dim: int, patch_size: int
-) -> DiTTransformer2DModel:
-    model = DiTTransformer2DModel(
-        num_attention_heads=num_heads,
-        attention_head_dim=head_dim,
-        in_channels=channels,
-        out_channels=channels,  # no learned variance
-        num_layers=num_layers,
-        sample_size=side,
-        patch_size=patch_size,
-        num_embeds_ada_norm=num_classes,
-    )
-    return model.eval()  # its own label dropout, drawn for each layer apart, stays off
+def _clip(model: nn.Module) -> None:
+    nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
 
 
-def new_scheduler(schedule: Schedule, prediction: Prediction) -> DDIMScheduler:
-    """Stable Diffusion's noise schedule, or the cosine one (arXiv 2102.09672)."""
-    linear = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-    betas: dict[str, Any] = linear if schedule == "scaled_linear" else {"beta_schedule": "squaredcos_cap_v2"}
-    return DDIMScheduler(**betas, prediction_type=prediction, clip_sample=False)
-
-
-@dataclass(frozen=True)
-class DiffusionLoss:
-    """What the network is to predict, and how much each noise level counts."""
-
-    scheduler: DDIMScheduler
-    min_snr_gamma: float | None
-
-    def __call__(self, predicted: torch.Tensor, z: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Mean squared error of the predicted noise or velocity, weighted by min-SNR-γ (arXiv 2303.09556) if set."""
-        velocity = self.scheduler.config.prediction_type == "v_prediction"
-        # v = √ᾱ_t·ε − √(1 − ᾱ_t)·z (arXiv 2202.00512)
-        target = sent(self.scheduler.get_velocity(z, noise, t) if velocity else noise, predicted.device)
-        if self.min_snr_gamma is None:
-            return F.mse_loss(predicted, target)
-        snr = compute_snr(self.scheduler, t)  # (B,), ᾱ_t/(1 − ᾱ_t)
-        # min(SNR, γ)·‖z − ẑ_0‖², which is ‖ε − ε̂‖²/SNR, or ‖v − v̂‖²/(SNR + 1)
-        weights = snr.clamp(max=self.min_snr_gamma) / (snr + 1 if velocity else snr)  # (B,)
-        return (sent(weights, predicted.device) * (predicted - target).square().mean((1, 2, 3))).mean()
+def channel_statistics(z: NDArray[np.float16]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation (C,) float32 of each channel of latents (n, C, S, S), summed in float64."""
+    mean = z.mean((0, 2, 3), dtype=np.float64)
+    std = z.std((0, 2, 3), dtype=np.float64)
+    return mean.astype(np.float32), np.maximum(std, 1e-6).astype(np.float32)

@@ -79,7 +79,7 @@ def _prior(folder: str, content: str, class_names: tuple[str, ...], prompt: str,
     model = read_model(artifact)
     told = _told_elsewhere(artifact, model)
     if told is None:
-        from ddoq_core.decode.training import load_trained_prior
+        from ddoq_core.decode.flow import load_trained_prior
 
         return load_trained_prior(model)
     return load_given_prior(told["kind"], told["weights"], class_names, prompt, negative_prompt)

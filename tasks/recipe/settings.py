@@ -226,19 +226,17 @@ class TeacherConfig(Settings):
 
 
 class PriorTraining(Settings):
-    """A small latent DiT trained on the latents (arXiv 2212.09748), with classifier-free guidance."""
+    """A small transformer, trained on the latents as a rectified flow (arXiv 2401.08740) that can be guided."""
 
-    num_layers: PositiveInt = Field(4, le=1000)
+    num_layers: PositiveInt = Field(6, le=1000)
     num_heads: PositiveInt = Field(4, le=1000)
-    head_dim: PositiveInt = Field(32, le=1024)
-    patch_size: Side = 2
-    num_steps: Count = 1500
-    batch_size: Count = 64
-    learning_rate: Rate = 2e-3
+    head_dim: PositiveInt = Field(64, le=1024)
+    patch_size: Side = Field(1, description="side of a token in latents; 1 unless there are some hundred of them")
+    num_steps: Count = 5000
+    batch_size: Count = 128
+    learning_rate: Rate = 1e-3
     label_dropout: float = Field(0.1, ge=0, lt=1)
-    schedule: Literal["scaled_linear", "cosine"] = "scaled_linear"
-    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
-    min_snr_gamma: Rate | None = Field(None, description="min-SNR weighting (arXiv 2303.09556), usually 5")
+    flip: bool = Field(False, description="train on the latents of mirrored images too, which are encoded for it")
     seed: Seed = 0
 
 

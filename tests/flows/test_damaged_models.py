@@ -24,7 +24,7 @@ def stores(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in found}
 
 
-@pytest.mark.parametrize("model", [f"autoencoder/{WEIGHTS}", "prior/model/transformer/config.json"])
+@pytest.mark.parametrize("model", [f"autoencoder/{WEIGHTS}", "prior/model/config.json"])
 def test_a_flipped_bit_stops_decode_before_it_writes_and_is_mended_by_the_next_run(
     model: str, root: Path, services: Services
 ) -> None:

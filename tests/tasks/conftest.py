@@ -69,7 +69,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     listed, index = indexed(complete(shard.plan(recipe, tmp_path_factory.mktemp("runs"))))
     model = complete(autoencoder.plan(recipe, listed))
     latents = complete(encode.plan(recipe, listed, model))
-    diffusion = complete(prior.plan(recipe, listed, latents))
+    diffusion = complete(prior.plan(recipe, listed, {"encode": latents}))
     judge = complete(teacher.plan(recipe, listed, complete(view.plan(recipe, listed, "train"))))
     points = complete(cluster.plan(recipe, "ddoq", 0, latents))
     return Pipeline(recipe, index, listed, model, latents, diffusion, judge, points)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -19,11 +18,8 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
 )
 
-from ddoq_core.decode.dit import dit_prior, load_dit
-from ddoq_core.decode.noise import noise_of, unit_seeds
+from ddoq_core.decode.dit import load_dit
 from ddoq_core.decode.stable_diffusion import load_stable_diffusion
-from ddoq_core.decode.training import load_trained_prior, train_prior
-from tests.ddoq_core.test_fitting import BufferCheckpoint, Cut
 from tests.pipelines import SD_SCHEDULE, save_dit, save_stable_diffusion
 
 PROMPTS = ("cat", "dog", "cat dog")
@@ -153,55 +149,3 @@ def test_a_folder_that_holds_no_pipeline_is_refused(tmp_path: Path) -> None:
     for load in (lambda: load_dit(str(tmp_path), ("a",)), lambda: load_stable_diffusion(str(tmp_path), ("a",), "")):
         with pytest.raises(OSError):
             load()
-
-
-PRIOR_SETTINGS: dict[str, Any] = {
-    "num_layers": 2, "num_heads": 2, "head_dim": 8, "patch_size": 2, "num_steps": 60, "batch_size": 32,
-    "learning_rate": 3e-3, "label_dropout": 0.1, "seed": 0,
-}  # fmt: skip
-
-
-def two_clouds(n: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    labels = np.arange(n) % 2
-    z = np.random.default_rng(0).normal(size=(n, 2, 4, 4)) * 0.1 + np.where(labels, 1.0, -1.0)[:, None, None, None]
-    return z.astype(np.float32), labels
-
-
-KINDS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "min-SNR": {"min_snr_gamma": 5.0},
-    "cosine, velocity": {"schedule": "cosine", "prediction": "v_prediction"},
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_trained_prior_brings_noise_to_its_class_also_when_saved_and_loaded(kind: str, tmp_path: Path) -> None:
-    z, labels = two_clouds()
-    settings = {**PRIOR_SETTINGS, "num_steps": 200, **KINDS[kind]}
-    transformer, scheduler, losses = train_prior(z, labels, 2, **settings, checkpoint=BufferCheckpoint())
-    assert losses[-1] < losses[0] / 2
-    transformer.save_pretrained(tmp_path / "transformer")
-    scheduler.save_pretrained(tmp_path / "scheduler")
-    loaded = load_trained_prior(tmp_path)
-    wanted = torch.tensor([0, 1] * 8)
-    noise = noise_of(unit_seeds(16, 0, "n01"), (2, 4, 4))
-    sampling: dict[str, Any] = {"strength": 1.0, "guidance_scale": 2.0, "num_steps": 20}
-    found = loaded.sample(torch.zeros(16, 2, 4, 4), wanted, noise, **sampling)
-    assert ((found.mean((1, 2, 3)) > 0) == (wanted == 1)).all()
-    fresh = dit_prior(transformer, scheduler, range(2)).sample(torch.zeros(16, 2, 4, 4), wanted, noise, **sampling)
-    assert torch.equal(found, fresh)
-
-
-def test_a_prior_whose_training_was_cut_is_the_same() -> None:
-    z, labels = two_clouds()
-
-    def run(checkpoint: BufferCheckpoint) -> dict[str, torch.Tensor]:
-        try:
-            return train_prior(z, labels, 2, **{**PRIOR_SETTINGS, "num_steps": 8}, checkpoint=checkpoint)[
-                0
-            ].state_dict()
-        except Cut:
-            return run(checkpoint)
-
-    whole, cut = run(BufferCheckpoint()), run(BufferCheckpoint((2, 7, 8)))
-    assert all(torch.equal(value, cut[name]) for name, value in whole.items())

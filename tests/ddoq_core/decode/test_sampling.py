@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler
 
+from ddoq_core.decode.flow import FlowPrior
 from ddoq_core.decode.noise import noise_of, unit_seeds
 from ddoq_core.decode.prior import Prior
-from ddoq_core.decode.training import DiffusionLoss, new_scheduler
 from tests.pipelines import SD_SCHEDULE
 
 MEANS = torch.tensor([-1.0, 1.0, 0.0])  # of two classes, and of no class
@@ -31,6 +32,21 @@ def gaussian_prior(scheduler: Any = None) -> Prior:
         return (1 - kept).sqrt() * (z - mean) / (kept * STD**2 + 1 - kept)
 
     return Prior(denoise, scheduler, MEANS[:2], MEANS[2])
+
+
+def gaussian_flow() -> FlowPrior:
+    """The best possible velocity of the same latents, E[ε − z | z_t]."""
+
+    def denoise(z: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        t, mean = (part.view(-1, 1, 1, 1) for part in (t, condition))
+        variance = (1 - t) ** 2 * STD**2 + t**2
+        return (t - (1 - t) * STD**2) / variance * (z - (1 - t) * mean) - mean
+
+    return FlowPrior(denoise, MEANS[:2], MEANS[2], torch.zeros(SHAPE[0], 1, 1), torch.ones(SHAPE[0], 1, 1))
+
+
+PRIORS: dict[str, Callable[[], Any]] = {"diffusion": gaussian_prior, "flow": gaussian_flow}
+of_both = pytest.mark.parametrize("kind", PRIORS)
 
 
 def centroids() -> torch.Tensor:
@@ -61,9 +77,10 @@ def test_of_some_channels_alone_the_others_follow_the_class() -> None:
     assert torch.equal(found[0], found[2]) and not torch.equal(found[0], found[1])
 
 
+@of_both
 @pytest.mark.parametrize("sampler", ["given", "ddim", "ddpm"])
-def test_every_sampler_draws_the_class(sampler: Any) -> None:
-    prior, seeds = gaussian_prior().with_sampler(sampler), unit_seeds(200, 0, "n01")
+def test_every_sampler_draws_the_class(sampler: Any, kind: str) -> None:
+    prior, seeds = PRIORS[kind]().with_sampler(sampler), unit_seeds(200, 0, "n01")
     labels = torch.arange(200) % 2
     settings = {**SETTINGS, "strength": 1.0, "num_steps": 250, "seeds": seeds}
     found = prior.sample(torch.zeros(200, *SHAPE), labels, noise_of(seeds, SHAPE), **settings)
@@ -73,8 +90,9 @@ def test_every_sampler_draws_the_class(sampler: Any) -> None:
         assert of_class.std().item() == pytest.approx(STD, rel=0.1)
 
 
-def test_noise_of_the_steps_depends_on_a_pictures_seed_alone() -> None:
-    prior, z, noise = gaussian_prior().with_sampler("ddpm"), centroids(), noise_of(SEEDS, SHAPE)
+@of_both
+def test_noise_of_the_steps_depends_on_a_pictures_seed_alone(kind: str) -> None:
+    prior, z, noise = PRIORS[kind]().with_sampler("ddpm"), centroids(), noise_of(SEEDS, SHAPE)
     together = prior.sample(z, LABELS, noise, **SETTINGS)
     torch.manual_seed(9)
     assert torch.equal(prior.sample(z, LABELS, noise, **SETTINGS), together)
@@ -84,8 +102,9 @@ def test_noise_of_the_steps_depends_on_a_pictures_seed_alone() -> None:
     assert (distances(others, together) > 0.1).all()
 
 
-def test_the_centroid_comes_back_from_its_own_noise() -> None:
-    prior, z = gaussian_prior(), centroids()
+@of_both
+def test_the_centroid_comes_back_from_its_own_noise(kind: str) -> None:
+    prior, z = PRIORS[kind](), centroids()
     settings = {**SETTINGS, "strength": 1.0}
     inverted = prior.sample(z, LABELS, noise_of(SEEDS, SHAPE), **settings, inversion=True)
     random = prior.sample(z, LABELS, noise_of(SEEDS, SHAPE), **settings)
@@ -93,27 +112,12 @@ def test_the_centroid_comes_back_from_its_own_noise() -> None:
     assert torch.equal(inverted, prior.sample(z, LABELS, torch.zeros_like(z), **settings, inversion=True))
 
 
+@of_both
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
-def test_guidance_towards_the_centroid_brings_samples_nearer(sampler: Any) -> None:
-    prior, z, noise = gaussian_prior().with_sampler(sampler), centroids(), noise_of(SEEDS, SHAPE)
+def test_guidance_towards_the_centroid_brings_samples_nearer(sampler: Any, kind: str) -> None:
+    prior, z, noise = PRIORS[kind]().with_sampler(sampler), centroids(), noise_of(SEEDS, SHAPE)
     free, pulled, hard = (
         distances(prior.sample(z, LABELS, noise, **SETTINGS, centroid_guidance=scale), z).mean()
         for scale in (0, 0.05, 0.1)
     )
     assert hard < pulled < free
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_min_snr_caps_the_weight_of_low_noise(prediction: Any) -> None:
-    scheduler = new_scheduler("cosine", prediction)
-    t = torch.tensor([5, 900])
-    snr = scheduler.alphas_cumprod[t] / (1 - scheduler.alphas_cumprod[t])
-    assert snr[0] > 5 > snr[1]
-    z, noise = (torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(k)) for k in (1, 2))
-    target = noise if prediction == "epsilon" else scheduler.get_velocity(z, noise, t)
-    error = torch.tensor([1.0, 2.0])
-    predicted = target + error.sqrt().view(-1, 1, 1, 1)
-    plain, capped = (DiffusionLoss(scheduler, gamma)(predicted, z, noise, t).item() for gamma in (None, 5.0))
-    assert plain == pytest.approx(error.mean().item(), rel=1e-4)
-    weights = snr.clamp(max=5) / (snr if prediction == "epsilon" else snr + 1)
-    assert capped == pytest.approx((weights * error).mean().item(), rel=1e-4)

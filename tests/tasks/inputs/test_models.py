@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
-from ddoq_core.decode.training import new_scheduler
+from ddoq_core.decode.transformer import FlowTransformer
 from storage.artifact import Artifact, Damaged
 from storage.clock import Clock
 from storage.files import write_json
@@ -65,14 +64,10 @@ def test_a_flipped_bit_in_an_autoencoder(name: str, tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_in_a_prior(tmp_path: Path) -> None:
-    from ddoq_core.decode.training import _new_transformer
-
     artifact = Artifact(tmp_path, "prior", 1, {})
-    torch.manual_seed(0)
     with artifact.writing(MODEL, Clock()) as folder:
-        _new_transformer(4, 8, 2, 1, 2, 8, 2).save_pretrained(folder / "transformer")
-        new_scheduler("cosine", "epsilon").save_pretrained(folder / "scheduler")
-    damage_is_found(artifact, "transformer/diffusion_pytorch_model.safetensors")
+        FlowTransformer(1, 8, 2, 1, 2, 8, 2, latents_mean=(0.0,), latents_std=(1.0,)).save_pretrained(folder)
+    damage_is_found(artifact, "diffusion_pytorch_model.safetensors")
     with pytest.raises(Damaged):
         load_prior(artifact, DecodeConfig(), ("a", "b"))
 

@@ -86,7 +86,6 @@ REFUSED = {  # --set → what the line says: the setting, and what would do
     "weights=1e308": ("weights", "uniform"),
     "prior.train.patch_size=1000000000": ("prior.train.patch_size=1000000000", "less than or equal to 4096"),
     "prior.train.num_layers=1000000000": ("prior.train.num_layers=1000000000", "less than or equal to 1000"),
-    "prior.train.min_snr_gamma=Infinity": ("min_snr_gamma=inf", "finite number"),
     "prior.train.learning_rate=0": ("prior.train.learning_rate=0", "greater than 0"),
     "decode.guidance_scale=1e300": ("decode.guidance_scale=1e+300", "less than or equal to 1000"),
     "decode.guidance_scale=NaN": ("decode.guidance_scale=nan", "finite number"),

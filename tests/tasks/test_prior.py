@@ -1,0 +1,45 @@
+"""The stage prior: what it is trained on, and what identifies it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ddoq_core.encode.autoencoder import encode as encoded
+from storage.artifact import Artifact
+from tasks import encode, prior
+from tasks.inputs.models import load_encoder
+from tasks.inputs.real import read_images
+from tasks.inputs.stores import latents_of
+from tests.tasks.conftest import Pipeline, complete
+
+
+def test_latents_of_mirrored_images_are_their_own(pipeline: Pipeline) -> None:
+    """Not mirrored latents: no autoencoder promises that."""
+    mirrored = complete(encode.plan(pipeline.recipe, pipeline.shard, pipeline.autoencoder, mirrored=True))
+    assert mirrored.digest != pipeline.encode.digest
+    found, plain = (latents_of(artifact).read_class("3") for artifact in (mirrored, pipeline.encode))
+    rows = latents_of(mirrored).read_rows("3")
+    assert np.array_equal(rows, latents_of(pipeline.encode).read_rows("3"))
+    pictures = read_images(pipeline.shard, pipeline.index, rows, pipeline.recipe.images.for_encoding)
+    expected = encoded(load_encoder(pipeline.autoencoder), np.ascontiguousarray(pictures[:, :, ::-1]))
+    np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), atol=1e-2)
+    assert np.abs(found - plain).max() > 0.1 and np.abs(found - plain[..., ::-1]).max() > 0.1
+
+
+def test_the_latents_that_a_prior_saw_identify_it_and_are_normalised(pipeline: Pipeline) -> None:
+    mirrored = complete(encode.plan(pipeline.recipe, pipeline.shard, pipeline.autoencoder, mirrored=True))
+    recipe = pipeline.recipe.with_changes({"prior.train.flip": True})
+    both = complete(prior.plan(recipe, pipeline.shard, {"encode": pipeline.encode, "mirrored": mirrored}))
+    assert both.digest != pipeline.prior.digest
+    for made, parents in ((pipeline.prior, [pipeline.encode]), (both, [pipeline.encode, mirrored])):
+        z = np.concatenate(
+            [latents_of(parent).read_class(name) for parent in parents for name in pipeline.index.classes]
+        )
+        assert np.allclose(mean_of(made), z.mean((0, 2, 3), dtype=np.float64))
+
+
+def mean_of(artifact: Artifact) -> list[float]:
+    return json.loads((Path(artifact.path) / "model" / "config.json").read_text())["latents_mean"]
