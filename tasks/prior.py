@@ -10,6 +10,7 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
+from storage.cores import num_cores
 from tasks.inputs.cached import DiskCheckpoint, cached
 from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, identity_of, stamp_weights
 from tasks.inputs.models import ELSEWHERE, load_given_prior
@@ -49,7 +50,7 @@ def prior(artifact: Artifact, config: PriorConfig) -> State | str:
         labels = np.tile(np.arange(len(classes)), len(artifact.parents)).repeat([len(z) for z in parts])
         z = np.concatenate(parts)  # (n, C, S, S) float16
     with clock("compute"):
-        settings = config.train.model_dump(exclude={"flip"})
+        settings = {**config.train.model_dump(exclude={"flip"}), "num_threads": num_cores()}
         transformer, losses = train_prior(z, labels, len(classes), **settings, checkpoint=DiskCheckpoint(artifact))
     with artifact.writing(MODEL, clock, {"losses": losses}) as folder:
         transformer.save_pretrained(folder)

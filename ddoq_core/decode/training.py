@@ -14,6 +14,7 @@ from torch import nn
 from ddoq_core.decode.transformer import FlowTransformer
 from ddoq_core.devices import best_device, is_compiling, multiplies_faster_in_bfloat16, sent
 from ddoq_core.fitting import Checkpoint, fit, one_cycle
+from ddoq_core.parallel import mean_loss, single_threads
 
 AVERAGED = 0.05  # share of the steps over which the weights are averaged
 MAX_NORM = 1.0  # of the gradient
@@ -34,11 +35,13 @@ def train_prior(
     label_dropout: float,
     seed: int,
     checkpoint: Checkpoint,
+    num_threads: int = 1,
 ) -> tuple[FlowTransformer, list[float]]:
     """A small latent transformer on latents z (n, C, S, S) of all classes, and the mean loss of each twentieth of the
     steps; the weights returned are their moving average.
 
-    It computes in bfloat16 where that is faster; weights, optimiser and average are float32.
+    It computes in bfloat16 where that is faster; weights, optimiser and average are float32. The bits do not depend on
+    num_threads.
     """
     latents, y = torch.from_numpy(z), torch.from_numpy(labels)  # (n, C, S, S), (n,)
     mean, std = (torch.tensor(part)[:, None, None] for part in channel_statistics(z))  # (C, 1, 1)
@@ -63,6 +66,11 @@ def train_prior(
     # θ̄ ← d·θ̄ + (1 − d)·θ, faster at the start
     average = EMAModel(model.parameters(), decay=math.exp(-1 / (AVERAGED * num_steps)), foreach=True)
 
+    def velocity_loss(z_t: torch.Tensor, t: torch.Tensor, condition: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+            predicted = network(z_t, t, condition)  # (B, C, S, S)
+        return F.mse_loss(predicted.float(), v)
+
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         chosen = torch.randint(len(latents), (batch_size,), generator=generator)  # (B,)
         t = torch.randn(batch_size, generator=generator).sigmoid()  # logit-normal (arXiv 2403.03206), (B,)
@@ -71,21 +79,21 @@ def train_prior(
         dropped = torch.rand(batch_size, generator=generator) < label_dropout
         condition = torch.where(dropped, num_classes, y[chosen])  # (B,), no class for guidance (arXiv 2207.12598)
         noised = torch.lerp(clean, noise, t[:, None, None, None])  # z_t = (1 − t)·z + t·ε
-        with torch.autocast(device.type, torch.bfloat16, enabled=fast):
-            velocity = network(sent(noised, device), sent(t, device), sent(condition, device))
-        return F.mse_loss(velocity.float(), sent(noise - clean, device))  # v = dz_t/dt = ε − z
+        batch = (noised, t, condition, noise - clean)  # v = dz_t/dt = ε − z
+        return mean_loss(velocity_loss, [sent(part, device) for part in batch], list(model.parameters()), pool)
 
-    losses = fit(
-        loss,
-        num_steps,
-        model=model,
-        optimizer=optimizer,
-        schedule=one_cycle(optimizer, learning_rate, num_steps),
-        seed=seed,
-        checkpoint=checkpoint,
-        extra={"average": average},
-        after_step=lambda: average.step(model.parameters()),
-    )
+    with single_threads(num_threads) as pool:
+        losses = fit(
+            loss,
+            num_steps,
+            model=model,
+            optimizer=optimizer,
+            schedule=one_cycle(optimizer, learning_rate, num_steps),
+            seed=seed,
+            checkpoint=checkpoint,
+            extra={"average": average},
+            after_step=lambda: average.step(model.parameters()),
+        )
     average.copy_to(model.parameters())
     return model.requires_grad_(False).eval(), losses
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ddoq_core.decode.flow import flow_prior, load_trained_prior
 from ddoq_core.decode.noise import noise_of, unit_seeds
 from ddoq_core.decode.training import channel_statistics, train_prior
+from ddoq_core.parallel import PART
 from tests.ddoq_core.test_fitting import BufferCheckpoint, Cut
 
 SETTINGS: dict[str, Any] = {
@@ -44,15 +45,15 @@ def test_a_trained_prior_brings_noise_to_its_class_also_when_saved_and_loaded(tm
     assert torch.equal(found, fresh)
 
 
-def test_a_prior_whose_training_was_cut_is_the_same() -> None:
-    def run(checkpoint: BufferCheckpoint) -> dict[str, torch.Tensor]:
-        settings = {**SETTINGS, "num_steps": 8}
+def test_a_prior_whose_training_was_cut_is_the_same_also_on_more_cores() -> None:
+    def run(checkpoint: BufferCheckpoint, num_threads: int) -> dict[str, torch.Tensor]:
+        settings = {**SETTINGS, "num_steps": 8, "batch_size": 2 * PART + 1, "num_threads": num_threads}
         try:
             return train_prior(*two_clouds(), 2, **settings, checkpoint=checkpoint)[0].state_dict()
         except Cut:
-            return run(checkpoint)
+            return run(checkpoint, num_threads + 1)
 
-    whole, cut = run(BufferCheckpoint()), run(BufferCheckpoint((2, 7, 8)))
+    whole, cut = run(BufferCheckpoint(), 1), run(BufferCheckpoint((2, 7, 8)), 1)
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())
 
 
