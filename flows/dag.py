@@ -42,7 +42,7 @@ class Base:
     latents: Artifact
     models: dict[str, Artifact]  # "autoencoder", and "prior" where a method decodes through it
     teacher: dict[str, Artifact]  # "teacher", unless students learn the classes
-    samples: dict[str, Artifact]  # "sample", where the prior is the recipe's own and there is a teacher to judge it
+    samples: dict[str, Artifact]  # "sample", where a method decodes through the prior and a teacher can judge it
     held_out: Artifact  # the view of the held-out images that all students are shown
     labels: str
 
@@ -111,8 +111,10 @@ def _base(run: Run, recipe: Recipe) -> Base:
     seen = {"encode": latents}
     if training and training.flip:
         seen["mirrored"] = run.add(encode.plan(recipe, data, models["autoencoder"], mirrored=True))
-    models |= {"prior": run.add(prior.plan(recipe, data, seen))} if recipe.through_prior else {}
-    samples = {"sample": run.add(sample.plan(recipe, latents, {**models, **judge}))} if training and judge else {}
+    samples = {}
+    if recipe.through_prior:
+        models["prior"] = run.add(prior.plan(recipe, data, seen))
+        samples = {"sample": run.add(sample.plan(recipe, latents, {**models, **judge}))} if judge else {}
     return Base(data, latents, models, judge, samples, held_out, protocol.labels)
 
 

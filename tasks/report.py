@@ -28,7 +28,7 @@ from tasks.pages.findings import remarks
 from tasks.pages.render import render
 from tasks.recipe.recipe import Recipe
 
-VERSION = 4
+VERSION = 5
 FOLDER = "report"
 MOST_PICTURES = 20  # of a class, shown per method
 TEMPLATE = "report.html.j2"
@@ -176,9 +176,10 @@ def _data(artifact: Artifact) -> list[str]:
     return remarks(artifact.ancestor("shard").record().facts)
 
 
-def _sampled(sample: Artifact) -> Iterator[tuple[str, list[str]]]:
+def _sampled(sample: Artifact) -> Iterator[tuple[str, dict[str, list[str]]]]:
     for name in some_classes(index_of(sample)):
-        yield name, [_png(picture) for picture in samples_of(sample).read_class(name)["images"]]
+        kept = samples_of(sample).read_class(name)
+        yield name, {kind: [_png(picture) for picture in pictures] for kind, pictures in kept.items()}
 
 
 def _png(picture: NDArray[np.uint8]) -> str:

@@ -29,8 +29,14 @@ class Decoder:
     def __call__(self, z: torch.Tensor, labels: torch.Tensor, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Pictures (n, size_px, size_px, 3) of centroids z (n, C, H, W); each depends on its own row alone, up to
         the rounding of float sums, which is that of its batch."""
-        if self.sample is not None:
-            z = self._denoising.map(self._denoise, z, labels, seeds)
+        return self.pictures(self.latents(z, labels, seeds))
+
+    def latents(self, z: torch.Tensor, labels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        """What the prior makes of centroids, (n, C, H, W)."""
+        return z if self.sample is None else self._denoising.map(self._denoise, z, labels, seeds)
+
+    def pictures(self, z: torch.Tensor) -> NDArray[np.uint8]:
+        """Pictures (n, size_px, size_px, 3) of latents (n, C, H, W)."""
         pictures = self._decoding.map(lambda part: torch.from_numpy(pictures_of(self.model, part)), z)
         return resized(pictures.numpy(), self.size_px)
 

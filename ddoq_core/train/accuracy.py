@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+from torch import nn
 
 from ddoq_core.devices import sent
 from ddoq_core.images import to_unit
@@ -33,6 +34,18 @@ def predict(model: Classifier, images: NDArray[np.uint8], batch_size: int = 256)
         parts.append(model(to_unit(x)).cpu())
         let_go(images)
     return np.asarray(torch.cat(parts).numpy())
+
+
+def features(model: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the last linear layer of a classifier sees of images (n, S, S, 3) uint8, (n, d)."""
+    last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
+    seen: list[torch.Tensor] = []
+    hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().cpu()))
+    try:
+        predict(model, images)
+    finally:
+        hook.remove()
+    return np.asarray(torch.cat(seen).numpy())
 
 
 def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Accuracy:

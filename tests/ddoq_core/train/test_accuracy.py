@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from ddoq_core.train.accuracy import accuracy, best_reordering, predict
+from ddoq_core.train.accuracy import accuracy, best_reordering, features, predict
 from ddoq_core.train.networks import ClassifierSpec, build_classifier
 from tests.ddoq_core.train.test_teachers import colours
 
@@ -38,3 +39,15 @@ def test_predictions_do_not_depend_on_the_batch_size() -> None:
     model = build_classifier(ClassifierSpec("convnet-2-8", 3, 8)).eval()
     np.testing.assert_allclose(predict(model, images, 3), predict(model, images, 256), atol=1e-5)
     assert predict(model, images).shape == (10, 3)
+
+
+@pytest.mark.parametrize("architecture", ["convnet-2-8", "test_resnet", "resnetap-10", "test_vit"])
+def test_features_are_what_the_last_layer_makes_logits_of(architecture: str) -> None:
+    size_px = 160 if architecture == "test_vit" else 32
+    model = build_classifier(ClassifierSpec(architecture, 7, size_px)).eval()
+    images = np.random.default_rng(0).integers(0, 256, (5, size_px, size_px, 3), dtype=np.uint8)
+    last = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    found = features(model, images)
+    with torch.inference_mode():
+        torch.testing.assert_close(last(torch.from_numpy(found)).numpy(), predict(model, images))
+    assert last.in_features == found.shape[1] and not last._forward_pre_hooks
