@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-PART = 32  # rows of a batch that a thread takes at a time; of the prior's, smaller parts cost a tenth more and above
-
 
 @contextmanager
 def single_threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
@@ -29,17 +27,18 @@ def mean_loss(
     batch: Sequence[torch.Tensor],
     parameters: Sequence[torch.Tensor],
     pool: ThreadPoolExecutor,
+    part: int,
 ) -> torch.Tensor:
     """The mean loss of a batch of rows, whose backward gives the parameters their gradients.
 
-    loss(*rows) is the mean loss of some of the rows. On a CPU the pool's threads work on parts of the batch, which are
-    added in their order: the bits are those of the parts, whatever the number of threads.
+    loss(*rows) is the mean loss of some of the rows. On a CPU the pool's threads take `part` rows at a time, and what
+    they find is added in the order of the rows: the same bits for any number of threads.
     """
     num_rows = len(batch[0])
-    size = PART if batch[0].device.type == "cpu" else num_rows
+    size = part if batch[0].device.type == "cpu" else num_rows
 
-    def work(part: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        value = loss(*part) * (len(part[0]) / num_rows)
+    def work(rows: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        value = loss(*rows) * (len(rows[0]) / num_rows)
         return value.detach(), torch.autograd.grad(value, parameters)
 
     parts = zip(*(torch.split(rows, size) for rows in batch), strict=True)

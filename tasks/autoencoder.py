@@ -11,6 +11,7 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
+from storage.cores import num_cores
 from storage.files import write_json
 from tasks.inputs.cached import DiskCheckpoint, cached
 from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, identity_of, stamp_weights
@@ -31,7 +32,8 @@ PROBE_IMAGES = 16
 def plan(recipe: Recipe, shard: Artifact) -> Work:
     """The autoencoder of a recipe."""
     config, images = recipe.autoencoder, recipe.images.for_encoding
-    settings = {"autoencoder": config.model_dump(), "images": {**images.model_dump(), **images.filters}}
+    own = {} if isinstance(config, GivenAutoencoder) else {"batch": "in parts"}  # once it was added up as a whole
+    settings = {"autoencoder": config.model_dump(), "images": {**images.model_dump(), **images.filters}, **own}
     artifact = Artifact(shard.root, "autoencoder", VERSION, settings, {"shard": shard})
     expect_weights(artifact, config.weights, config.subfolder)
     return Work(artifact, autoencoder, (config, images), gpu=True)
@@ -53,7 +55,8 @@ def autoencoder(artifact: Artifact, config: AutoencoderConfig, images: ImageConf
         real, _ = read_split(shard, index, "train", images)
         held_out, _ = read_split(shard, index, "val", images)
     with clock("compute"):
-        model, losses = train_autoencoder(real, **config.train.model_dump(), checkpoint=DiskCheckpoint(artifact))
+        settings = {**config.train.model_dump(), "num_threads": num_cores()}
+        model, losses = train_autoencoder(real, **settings, checkpoint=DiskCheckpoint(artifact))
         facts = {"psnr_db": reconstruction_psnr(model, held_out), "losses": losses}
         precision = _precision(model, config, real[:: max(1, len(real) // PROBE_IMAGES)][:PROBE_IMAGES])
     with artifact.writing(MODEL, clock, {**facts, **precision}) as folder:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from ddoq_core.parallel import PART, mean_loss, single_threads
+from ddoq_core.parallel import mean_loss, single_threads
 
-NUM_ROWS = 3 * PART + 5
+PART, NUM_ROWS = 32, 101
 X, Y = (torch.randn(NUM_ROWS, n, generator=torch.Generator().manual_seed(n)) for n in (64, 8))
 
 
@@ -19,7 +19,7 @@ def step(num_threads: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
     model = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, 8))
     parameters = list(model.parameters())
     with single_threads(num_threads) as pool:
-        value = mean_loss(lambda x, y: (model(x) - y).square().mean(), (X, Y), parameters, pool)
+        value = mean_loss(lambda x, y: (model(x) - y).square().mean(), (X, Y), parameters, pool, PART)
         (2 * value).backward()
     return value.detach(), [p.grad for p in parameters]
 
@@ -53,5 +53,5 @@ def test_parts_are_worked_on_at_once() -> None:
         return (weight * x).mean()
 
     with single_threads(2) as pool:
-        value = mean_loss(loss, [torch.ones(2 * PART, 1)], [weight], pool)
+        value = mean_loss(loss, [torch.ones(2 * PART, 1)], [weight], pool, PART)
     assert value.item() == pytest.approx(1.0)

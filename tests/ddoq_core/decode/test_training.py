@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from ddoq_core.decode.flow import flow_prior, load_trained_prior
 from ddoq_core.decode.noise import noise_of, unit_seeds
-from ddoq_core.decode.training import channel_statistics, train_prior
-from ddoq_core.parallel import PART
+from ddoq_core.decode.training import PART, channel_statistics, train_prior
 from tests.ddoq_core.test_fitting import BufferCheckpoint, Cut
 
 SETTINGS: dict[str, Any] = {

@@ -89,14 +89,14 @@ def test_a_saved_autoencoder_comes_back_equal(trained: tuple[KLAutoencoder, list
         np.testing.assert_array_equal(pictures_of(loaded, z), pictures_of(model, z))
 
 
-def test_a_training_that_was_cut_gives_the_same_autoencoder() -> None:
-    def run(checkpoint: BufferCheckpoint) -> KLAutoencoder:
+def test_a_training_that_was_cut_gives_the_same_autoencoder_also_on_more_cores() -> None:
+    def run(checkpoint: BufferCheckpoint, num_threads: int) -> KLAutoencoder:
         try:
-            return train(checkpoint, num_steps=8)[0]
+            return train(checkpoint, num_steps=8, batch_size=20, num_threads=num_threads)[0]
         except Cut:
-            return run(checkpoint)
+            return run(checkpoint, num_threads + 1)
 
-    whole, cut = run(BufferCheckpoint()), run(BufferCheckpoint((3, 8)))
+    whole, cut = run(BufferCheckpoint(), 1), run(BufferCheckpoint((3, 8)), 1)
     assert (whole.shift, whole.scale) == (cut.shift, cut.scale)
     assert all(torch.equal(value, cut.network.state_dict()[name]) for name, value in whole.network.state_dict().items())
 
