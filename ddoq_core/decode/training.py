@@ -110,6 +110,6 @@ def logit_normal(num: int, generator: torch.Generator) -> torch.Tensor:
 
 def channel_statistics(z: NDArray[np.float16]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and standard deviation (C,) float32 of each channel of latents (n, C, S, S), summed in float64."""
-    mean = z.mean((0, 2, 3), dtype=np.float64)
-    std = z.std((0, 2, 3), dtype=np.float64)
-    return mean.astype(np.float32), np.maximum(std, 1e-6).astype(np.float32)
+    mean = [z[:, c].mean(dtype=np.float64) for c in range(z.shape[1])]
+    std = [max(z[:, c].std(dtype=np.float64), 1e-6) for c in range(z.shape[1])]
+    return np.array(mean, np.float32), np.array(std, np.float32)

@@ -287,8 +287,8 @@ class DecodeConfig(Settings):
         None,
         gt=0,
         le=1,
-        description="share of the noise schedule that the centroid is noised to; if none, to the signal-to-noise ratio "
-        "of 0.7 on Stable Diffusion's schedule, as D4M",
+        description="share of the noise schedule that the centroid is noised to, t of a trained prior; if none, to the "
+        "signal-to-noise ratio of 0.7 on Stable Diffusion's schedule, as D4M",
     )
     guidance_scale: Scale = 8.0
     guided_channels: PositiveInt | None = Field(
