@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect import State, task
 
-from ddoq_core.train.architectures import initialisation
+from ddoq_core.train.architectures import initialisation, may_have_batch_norm
 from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
@@ -42,6 +42,8 @@ def identity(protocol: Protocol, architecture: str, weights: Weighting, seed: in
     """The settings of a student. How many logits are stored is the labels' own, how it is evaluated no part of it."""
     numbers = {**asdict(protocol), "augmentation": augmentation_identity(protocol.augmentation)}
     del numbers["label_top_k"], numbers["center_crop"]
+    if protocol.batch_norm_momentum is None or not may_have_batch_norm(architecture):
+        del numbers["batch_norm_momentum"]
     return {**numbers, "architecture": architecture, **initialisation(architecture), "weights": weights, "seed": seed}
 
 

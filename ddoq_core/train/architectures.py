@@ -36,6 +36,11 @@ def initialisation(name: str) -> dict[str, str]:
     return {"initialisation": "torchvision"} if TORCHVISIONS.fullmatch(name) else {}
 
 
+def may_have_batch_norm(name: str) -> bool:
+    """Whether a network may have batch norm: not the field's own, nor what has instance norm in its place."""
+    return not CONVNET.fullmatch(name) and name != RESNETAP and INSTANCE_NORM not in name.split("+")
+
+
 def unknown_architecture(name: str) -> InvalidInput:
     """What to raise for a name that is none."""
     return InvalidInput(

@@ -50,6 +50,7 @@ class Protocol:
     weights_in   "loss": multiply a picture's loss; "sampling": draw an epoch's pictures by them; "none"
     schedule     see ddoq_core.fitting.by_epoch
     temperature  T of the soft-label loss
+    batch_norm_momentum  how far a step takes batch norm's running statistics to its batch's; None: as the network's own
     center_crop  how students are shown the held-out images, see ddoq_core.images.preprocess; no part of the training
     Of a teacher only the epochs, batch size, rates and augmentation count.
     """
@@ -65,5 +66,6 @@ class Protocol:
     weight_decay: float = 0.01
     schedule: Schedule = "cosine"
     temperature: float = 20.0
+    batch_norm_momentum: float | None = None
     center_crop: float | None = None
     augmentation: Augmentation

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from ddoq_core.devices import mixed_precision, sent
 from ddoq_core.fitting import Checkpoint, by_epoch, seeded, weight_decay_groups
@@ -84,6 +85,8 @@ def train_student(
         mixed = batch.draws.mix(w[rows], size_px)  # a·w_i + (1 − a)·w_p: our choice, no source weighs mixed pictures
         return soft_label_loss(answer.float(), sent(batch.logits, device), mixed, protocol.temperature)
 
+    if protocol.batch_norm_momentum is not None:
+        set_batch_norm_momentum(model, protocol.batch_norm_momentum)
     optimizer = optimizer_of(model, protocol)
     schedule = by_epoch(optimizer, protocol.schedule, protocol.num_epochs, batches.per_epoch)
     return fit_classifier(model, loss, protocol.num_epochs * batches.per_epoch, optimizer, schedule, seed, checkpoint)
@@ -105,6 +108,13 @@ def ask(teacher: Classifier, batch: torch.Tensor) -> torch.Tensor:
     """The teacher's logits (B, C) float32 for pictures (B, 3, S, S)."""
     with mixed_precision(batch.device):
         return teacher(batch).float()
+
+
+def set_batch_norm_momentum(model: Classifier, momentum: float) -> None:
+    """running ← (1 − momentum) · running + momentum · batch, in every batch norm."""
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            norm.momentum = momentum
 
 
 def optimizer_of(model: Classifier, protocol: Protocol) -> torch.optim.Optimizer:

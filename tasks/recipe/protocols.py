@@ -22,7 +22,9 @@ def fkd(ipc: int, num_classes: int) -> Protocol:
 
     Stated: arXiv 2306.13092 and its train_FKD.py, run with --cos --mix-type cutmix -T 20. Weight decay on tensors of
     more than one dimension only, cosine per epoch to 0, KL without T². Inferred: that DDOQ (arXiv 2501.07681) changes
-    none of it but the weights. Own choice: the teacher labels in the training step; `labels: stored` is theirs.
+    none of it but the weights. Own choice: the teacher labels in the training step; `labels: stored` is theirs. Left
+    out: that both scripts, to save memory, pass a batch in halves (--gradient-accumulation-steps 2), over each of which
+    batch norm is taken.
     """
     return Protocol(
         num_epochs=300,
@@ -36,17 +38,20 @@ def rded(ipc: int, num_classes: int) -> Protocol:
     """RDED's validation: small batches and a cosine stretched to twice the epochs, so that it ends at half the rate.
 
     Stated: arXiv 2312.03526 and its argument.py: batch 10, 50, 100 at 1, 10, 50 images per class, twice that from 100
-    classes on, never more than there are images; crops of half the area and more, T = 20 with CutMix. Inferred: its
-    script names no batch between those sizes and above them; here each holds up to the next. Left out: the shuffling
-    of a picture's quarters, which belongs to RDED's pictures of four patches, the batch of 100 at every size that it
-    has for Tiny-ImageNet, and the rates of single students (0.0025 for MobileNet-V2, 0.002 for EfficientNet-B0, 0.0001
-    for Swin: set train.learning_rate).
+    classes on, never more than there are images; crops of half the area and more, T = 20 with CutMix. Its
+    validation/main.py passes every batch through the student once more before the step, without gradient, and mixed
+    already, as its CutMix is done in place: batch norm moves twice to the same statistics, which is once at a momentum
+    of 1 − 0.9². Inferred: its script names no batch between those sizes and above them; here each holds up to the next.
+    Left out: the shuffling of a picture's quarters, which belongs to RDED's pictures of four patches, the batch of 100
+    at every size that it has for Tiny-ImageNet, and the rates of single students (0.0025 for MobileNet-V2, 0.002 for
+    EfficientNet-B0, 0.0001 for Swin: set train.learning_rate).
     """
     batch_size = (10 if ipc < 10 else 50 if ipc < 50 else 100) * (2 if num_classes >= 100 else 1)
     return Protocol(
         num_epochs=300,
         batch_size=min(batch_size, ipc * num_classes),
         schedule="half-cosine",
+        batch_norm_momentum=0.19,
         center_crop=CENTER_CROP,
         augmentation=Augmentation(resized_crop=(0.5, 1.0), flip=True, cutmix=True),
     )

@@ -323,11 +323,9 @@ class TrainConfig(Settings):
     """The one protocol under which every method's students are trained, and what the recipe changes in it."""
 
     architectures: Annotated[tuple[Architecture, ...], AfterValidator(each_once)] = Field(("resnet18",), min_length=1)
-    protocol: ProtocolName = Field(
-        "fkd", description="a preset of tasks/recipe/protocols.py; what is set below goes first"
-    )
+    protocol: ProtocolName = Field("fkd", description="a preset of tasks/recipe/protocols.py; what is set goes first")
     labels: Labels | None = Field(
-        None, description="the teacher's in the training step, the teacher's from the stage label, or the classes"
+        None, description="the teacher's, online or stored by the stage label, or the classes"
     )
     label_top_k: Count | None = Field(None, description="of stored labels, keep this many logits per picture")
     weights_in: WeightsIn | None = Field(
@@ -341,10 +339,11 @@ class TrainConfig(Settings):
     weight_decay: Decay | None = None
     schedule: Schedule | None = None
     temperature: float | None = Field(None, ge=1e-3, le=1e6)
+    batch_norm_momentum: float | None = Field(None, gt=0, le=1)
     center_crop: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="students see held-out images as Resize(size / this), CenterCrop(size); 0.875: 256, 224",
+        description="held-out images are shown as Resize(size / this), CenterCrop(size); 0.875: 256, 224",
     )
     augmentation: Augmentation | None = Field(None, description="instead of the protocol's, as a whole")

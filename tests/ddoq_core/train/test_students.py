@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from ddoq_core.images import to_unit
 from ddoq_core.train.accuracy import accuracy, predict
 from ddoq_core.train.networks import Classifier, ClassifierSpec, build_classifier
 from ddoq_core.train.protocol import Augmentation, Protocol
@@ -182,6 +184,32 @@ def test_a_student_cut_in_mid_epoch_equals_the_uninterrupted_one(labels: str) ->
         return student.state_dict()
 
     assert apart(run(BufferCheckpoint()), run(BufferCheckpoint((1, 5)))) == 0
+
+
+def test_batch_norm_moves_in_a_step_as_in_the_two_passes_of_rdeds_script() -> None:
+    images, labels = colours(8)
+    student, passed_twice = (build_classifier(ClassifierSpec("resnet18+small-stem", 2, 8)) for _ in range(2))
+    passed_twice.train()
+    with torch.no_grad():
+        for _ in range(2):
+            passed_twice(to_unit(images))
+    protocol = protocol_of(1, 8, 1e-3, 0.0, batch_norm_momentum=0.19)
+    train_student(student, images, labels, np.ones(8), protocol, None, 0, BufferCheckpoint())
+    expected, found = dict(passed_twice.named_buffers()), dict(student.named_buffers())
+    running = [name for name in expected if "running" in name]
+    assert len(running) == 40, "20 batch norms"
+    for name in running:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_running_statistics_after_two_steps_at_a_momentum_of_0_19() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    student = Classifier(network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    white, protocol = np.full((8, 8, 8, 3), 255, np.uint8), protocol_of(2, 8, 1e-3, 0.0, batch_norm_momentum=0.19)
+    train_student(student, white, labels_of(white), np.ones(8), protocol, None, 0, BufferCheckpoint())
+    state = student.state_dict()
+    np.testing.assert_allclose(state["network.0.running_mean"], 0.3439, rtol=1e-5)  # of pictures of 1: 1 − 0.9⁴
+    np.testing.assert_allclose(state["network.0.running_var"], 0.6561, rtol=1e-5)  # of variance 0: 0.9⁴
 
 
 def test_the_optimiser_is_the_protocols() -> None:

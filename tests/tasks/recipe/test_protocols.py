@@ -19,6 +19,7 @@ from tests.flows.conftest import REPOSITORY
 
 CROP_FLIP_CUTMIX = {"shift_px": 0, "flip": True, "cutmix": True}
 EVERYWHERE = {"center_crop": None, "label_top_k": None, "weights_in": "loss", "momentum": 0.9, "temperature": 20.0}
+EVERYWHERE |= {"batch_norm_momentum": None}
 SOFT = {**EVERYWHERE, "labels": "online", "optimizer": "adamw", "weight_decay": 0.01}
 FKD = {
     **SOFT,
@@ -36,6 +37,7 @@ RDED = {
     "batch_size": 50,
     "learning_rate": 0.001,
     "schedule": "half-cosine",
+    "batch_norm_momentum": 0.19,
     "augmentation": {**CROP_FLIP_CUTMIX, "resized_crop": (0.5, 1.0)},
 }
 HARD = {
@@ -50,7 +52,7 @@ HARD = {
     "schedule": "steps",
     "augmentation": {**CROP_FLIP_CUTMIX, "resized_crop": (0.5, 1.0)},
 }
-RD3 = {**RDED, "num_epochs": 400, "weight_decay": 0.0}
+RD3 = {**RDED, "num_epochs": 400, "weight_decay": 0.0, "batch_norm_momentum": None}
 QUICK = {
     **SOFT,
     "num_epochs": 200,
@@ -122,6 +124,7 @@ def test_what_the_recipe_sets_comes_first() -> None:
         "weight_decay": 0.0,
         "schedule": "steps",
         "temperature": 2.0,
+        "batch_norm_momentum": 0.5,
         "center_crop": 0.9,
         "augmentation": {"shift_px": 1, "resized_crop": None, "flip": False, "cutmix": False},
     }
@@ -176,6 +179,7 @@ RDED_STUDENT = {
     "weight_decay": 0.01,
     "schedule": "half-cosine",
     "temperature": 20.0,
+    "batch_norm_momentum": 0.19,
     "augmentation": RDED_AUGMENTATION,
     "architecture": "resnet18",
     "initialisation": "torchvision",
@@ -196,6 +200,15 @@ RDED_LABELS = {
 def test_what_identifies_a_student_is_this_json() -> None:
     protocol = resolve(TrainConfig(protocol="rded", label_top_k=9), 10, 10)
     assert canonical_json(train.identity(protocol, "resnet18", "sqrt", 3)) == canonical_json(RDED_STUDENT)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "architecture"),
+    [("fkd", "resnet18"), *[("rded", name) for name in ("convnet-3-128", "resnetap-10", "resnet18+instance-norm")]],
+)
+def test_batch_norms_momentum_identifies_no_student_that_is_the_same_without(protocol: Any, architecture: str) -> None:
+    resolved = resolve(TrainConfig(protocol=protocol), 10, 10)
+    assert "batch_norm_momentum" not in train.identity(resolved, architecture, "sqrt", 3)
 
 
 def test_what_identifies_labels_is_this_json() -> None:
