@@ -139,8 +139,8 @@ class Decoded:
 
     def __init__(self, artifact: Artifact, config: DecodeConfig, images: ImageConfig, index: Index, seed: int) -> None:
         from ddoq_core.decode.decoder import Decoder
-        from ddoq_core.decode.memory import batch_size
         from ddoq_core.devices import best_device
+        from ddoq_core.memory import batch_size
 
         self.store, self.index, self.seed = prototypes_of(artifact.parents["cluster"]), index, seed
         self.noisy, sample = config.method == "diffusion", None

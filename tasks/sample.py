@@ -127,9 +127,9 @@ def _drawn(
     import torch
 
     from ddoq_core.decode.decoder import Decoder
-    from ddoq_core.decode.memory import batch_size
     from ddoq_core.decode.noise import unit_seeds
     from ddoq_core.devices import best_device
+    from ddoq_core.memory import batch_size
 
     class_names = index_of(artifact).classes
     prior = load_prior(artifact.parents["prior"], config, class_names).with_sampler(config.sampler)

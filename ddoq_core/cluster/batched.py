@@ -21,6 +21,7 @@ from ddoq_core.cluster.checks import check_options, check_points
 from ddoq_core.cluster.partition import Centred
 from ddoq_core.cluster.quantize import NUM_STARTS, Quantization, finish, quantize
 from ddoq_core.devices import best_device
+from ddoq_core.memory import is_out_of_memory
 
 Batch = Sequence[NDArray[np.floating]]
 MAX_STEPS = 20_000
@@ -107,8 +108,9 @@ def _together(
     """Quantise classes of any lengths as one padded batch, `at_once` starts at a time, or by halves of either."""
     try:
         return _as_one_batch(points, num_points, seeds, num_starts, device, at_once)
-    except torch.OutOfMemoryError:
-        pass  # leave the handler first: its traceback holds the tensors that are in the way
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise  # else leave the handler first: its traceback holds the tensors that are in the way
     if len(points) > 1:
         halves = (slice(0, len(points) // 2), slice(len(points) // 2, None))
         parts = [_together(points[h], num_points, seeds[h], num_starts, device, at_once) for h in halves]

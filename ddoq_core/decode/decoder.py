@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddoq_core.decode.memory import HalvingBatches
 from ddoq_core.decode.noise import noise_of
 from ddoq_core.encode.autoencoder import Autoencoder, pictures_of
 from ddoq_core.images import resized
+from ddoq_core.memory import HalvingBatches
 
 Sample = Callable[..., torch.Tensor]
 
@@ -37,6 +37,8 @@ class Decoder:
 
     def pictures(self, z: torch.Tensor) -> NDArray[np.uint8]:
         """Pictures (n, size_px, size_px, 3) of latents (n, C, H, W)."""
+        most = self.model.most_at_once(z.shape[-1] * self.model.downscale)
+        self._decoding.size = min(self._decoding.size, most)
         pictures = self._decoding.map(lambda part: torch.from_numpy(pictures_of(self.model, part)), z)
         return resized(pictures.numpy(), self.size_px)
 

@@ -7,8 +7,10 @@ autoencoder's own factors, as its diffusion prior expects them.
 from __future__ import annotations
 
 import copy
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,22 +21,26 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ddoq_core.devices import best_device, is_compiling
-from ddoq_core.encode.taef2 import DOWNSCALE, LATENT_CHANNELS, TAEF2
+from ddoq_core.encode.taef2 import DOWNSCALE, LATENT_CHANNELS, TAEF2, WIDTH
 from ddoq_core.errors import InvalidInput
 from ddoq_core.images import to_uint8
 from ddoq_core.loading import load_pretrained_network
+from ddoq_core.memory import HalvingBatches
 from ddoq_core.seeds import derive_seed
 
 PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**24}  # as measured: on a CPU what a layer makes should stay in its cache
+MOST_ELEMENTS = 2**30  # that a layer makes at once: from 2³¹ on, GPU kernels fail or are slow, and some layers pad
 
 
 class Autoencoder(ABC):
-    """A network and its conventions. `downscale` is pixels per latent position; on a CPU images of `channels_last_px`
-    and more are encoded in the layout channels last, smaller ones in the usual one."""
+    """A network and its conventions. `downscale` is pixels per latent position, `widest` the most channels of a layer
+    at the images' own size; on a CPU images of `channels_last_px` and more are encoded in the layout channels last,
+    smaller ones in the usual one."""
 
     channels_last_px: ClassVar = 0
     latent_channels: int
     downscale: int
+    widest: int
     shift: float
     scale: float
 
@@ -69,7 +75,12 @@ class Autoencoder(ABC):
 
     def batch_size(self, size_px: int) -> int:
         """Images that are encoded together."""
-        return int(np.clip(PIXELS_AT_ONCE.get(self.device.type, 2**20) // size_px**2, 1, 256))
+        fast = PIXELS_AT_ONCE.get(self.device.type, 2**20) // size_px**2
+        return int(np.clip(min(fast, self.most_at_once(size_px)), 1, 256))
+
+    def most_at_once(self, size_px: int) -> int:
+        """Images of which no layer makes more than MOST_ELEMENTS, or one."""
+        return max(1, MOST_ELEMENTS // (self.widest * size_px**2))
 
 
 class KLAutoencoder(Autoencoder):
@@ -81,6 +92,7 @@ class KLAutoencoder(Autoencoder):
         super().__init__(network)
         config = network.config
         self.latent_channels, self.downscale = config.latent_channels, 2 ** (len(config.block_out_channels) - 1)
+        self.widest = max(config.block_out_channels[:2])  # the decoder brings the second to full size
         self.shift, self.scale = config.shift_factor or 0.0, config.scaling_factor
 
     def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -99,6 +111,7 @@ class TinyAutoencoder(Autoencoder):
         config = network.config
         self.latent_channels = config.latent_channels
         self.downscale = 2 ** (len(config.encoder_block_out_channels) - 1)
+        self.widest = max(*config.encoder_block_out_channels[:2], *config.decoder_block_out_channels[-2:])
         self.shift, self.scale = config.shift_factor or 0.0, config.scaling_factor
 
     def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -111,7 +124,7 @@ class TinyAutoencoder(Autoencoder):
 class Flux2TinyAutoencoder(Autoencoder):
     """TAEF2, a fast stand-in for the autoencoder of FLUX.2."""
 
-    latent_channels, downscale, shift, scale = LATENT_CHANNELS, DOWNSCALE, 0.0, 1.0
+    latent_channels, downscale, widest, shift, scale = LATENT_CHANNELS, DOWNSCALE, WIDTH, 0.0, 1.0
     FILES: ClassVar = ("encoder.safetensors", "decoder.safetensors")
 
     def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -156,13 +169,15 @@ def encode_batches(
 ) -> Iterator[NDArray[np.float32]]:
     """Scaled latents (B, C, H, W) float32 of each batch of images (B, S, S, 3) uint8, in order.
 
-    A batch is fetched from the device when the next one has been handed to it, so a GPU is never waited for.
+    A batch is fetched from the device when the next one has been handed to it, so a GPU is never waited for. One that
+    does not fit into memory is done in halves.
 
     sample  draw from the posterior instead of taking its mean; what the noise is seeded with
     """
-    waiting: torch.Tensor | None = None
+    halving, waiting = HalvingBatches(sys.maxsize), None
     for k, batch in enumerate(batches):
-        z = _latents(model, batch, None if sample is None else derive_seed(*sample, k))
+        noise = [] if sample is None else [_noise(model, batch, derive_seed(*sample, k))]
+        z = halving.map(partial(_latents, model), batch, *noise)
         if waiting is not None:
             yield waiting.float().cpu().numpy()
         waiting = z
@@ -170,15 +185,20 @@ def encode_batches(
         yield waiting.float().cpu().numpy()
 
 
+def _noise(model: Autoencoder, images: NDArray[np.uint8], seed: int) -> torch.Tensor:
+    """ε (B, C, H, W) of a whole batch, drawn on the CPU: every device alike."""
+    shape = (len(images), *model.latent_shape(images.shape[1]))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
 @torch.inference_mode()
-def _latents(model: Autoencoder, images: NDArray[np.uint8], seed: int | None) -> torch.Tensor:
+def _latents(model: Autoencoder, images: NDArray[np.uint8], noise: torch.Tensor | None = None) -> torch.Tensor:
     x = torch.from_numpy(images).to(model.device, non_blocking=True)
     x = x.permute(0, 3, 1, 2).float().div_(255)  # (B, 3, S, S), channels last
     if model.device.type == "cpu" and x.shape[-1] < model.channels_last_px:
         x = x.contiguous()
     mean, std = model.posterior(x)
-    if seed is not None and std is not None:
-        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))  # on the CPU: every device alike
+    if noise is not None and std is not None:
         mean = mean + std * noise.to(mean)  # μ + σ·ε
     return (mean - model.shift) * model.scale  # (B, C, H, W)
 
@@ -192,6 +212,10 @@ def pictures_of(model: Autoencoder, z: torch.Tensor) -> NDArray[np.uint8]:
 
 def reconstruction_psnr(model: Autoencoder, images: NDArray[np.uint8]) -> float:
     """Peak signal-to-noise ratio in dB of the images that come back from their latents."""
-    again = pictures_of(model, torch.from_numpy(encode(model, images, dtype=np.float32)))
-    mse = np.square(again.astype(np.float64) - images).mean()  # over n, S, S and 3
+    size, squares = model.batch_size(images.shape[1]), 0.0
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        again = pictures_of(model, torch.from_numpy(encode(model, batch, dtype=np.float32)))
+        squares += np.square(again.astype(np.float64) - batch).sum()  # whole numbers, so no batches show in the sum
+    mse = squares / images.size  # over n, S, S and 3
     return float(10 * np.log10(255**2 / max(mse, 1e-12)))  # 10·log₁₀(MAX²/MSE)

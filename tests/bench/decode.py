@@ -37,11 +37,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddoq_core.decode.decoder import Decoder
 from ddoq_core.decode.dit import dit_prior
-from ddoq_core.decode.memory import batch_size
 from ddoq_core.decode.noise import unit_seeds
 from ddoq_core.decode.prior import Prior
 from ddoq_core.decode.stable_diffusion import stable_diffusion_prior
 from ddoq_core.encode.autoencoder import KLAutoencoder
+from ddoq_core.memory import batch_size
 from tests.pipelines import SD_SCHEDULE, text_encoder, tiny_tokenizer
 
 SETTINGS: dict[str, Any] = {"strength": 0.7, "guidance_scale": 8.0}

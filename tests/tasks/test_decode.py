@@ -57,7 +57,7 @@ def whole(pipeline: Pipeline) -> Artifact:
 @pytest.fixture
 def in_groups_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with larger latents: two classes of three pictures are a batch."""
-    monkeypatch.setattr("ddoq_core.decode.memory.MOST", 2 * NUM_POINTS)
+    monkeypatch.setattr("ddoq_core.memory.MOST", 2 * NUM_POINTS)
 
 
 def test_images_with_seed_and_centroid_beside_them(whole: Artifact) -> None:
@@ -78,7 +78,7 @@ def test_each_class_is_a_unit_with_its_share_of_the_time(whole: Artifact) -> Non
 
 def decode_in_a_process(task: tuple[Artifact, tuple[str, ...]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ddoq_core.decode.memory.MOST", 2 * NUM_POINTS)
+        patch.setattr("ddoq_core.memory.MOST", 2 * NUM_POINTS)
         run(task[0], names=task[1])
 
 
@@ -140,7 +140,7 @@ def test_only_the_groups_of_missing_classes_are_decoded(
 def test_pictures_in_other_groups_are_the_same_to_the_eye(
     whole: Artifact, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddoq_core.decode.memory.MOST", 2)  # less than a class: its pictures are in two batches
+    monkeypatch.setattr("ddoq_core.memory.MOST", 2)  # less than a class: its pictures are in two batches
     other = arrays(run(artifact_of(pipeline, "small batches")))
     one, two = (np.stack([part["images"] for part in found.values()]).astype(int) for found in (arrays(whole), other))
     assert np.abs(one - two).max() <= 1

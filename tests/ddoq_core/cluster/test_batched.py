@@ -22,9 +22,9 @@ from ddoq_core.cluster.gram import Cells, nearest_seed, seed_points, uniform_num
 class Memory(TorchDispatchMode):
     """Counts the bytes that live tensors hold, and has no more than `capacity` of them, as a small GPU would."""
 
-    def __init__(self, capacity: float = float("inf")) -> None:
+    def __init__(self, capacity: float = float("inf"), error: type[RuntimeError] = torch.OutOfMemoryError) -> None:
         super().__init__()
-        self.capacity, self.live, self.peak, self.refusals = capacity, dict[int, int](), 0, 0
+        self.error, self.capacity, self.live, self.peak, self.refusals = error, capacity, dict[int, int](), 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -35,7 +35,7 @@ class Memory(TorchDispatchMode):
         self.peak = max(self.peak, sum(self.live.values()))
         if sum(self.live.values()) > self.capacity:
             self.refusals += 1
-            raise torch.OutOfMemoryError(f"no more than {self.capacity} bytes")
+            raise self.error(f"CUBLAS_STATUS_ALLOC_FAILED: no more than {self.capacity} bytes")
         return out
 
 
@@ -89,9 +89,10 @@ def test_the_memory_bound_is_kept(num_points: int, num_starts: int, max_bytes: i
 
 
 @pytest.mark.parametrize(("capacity", "same"), [(1_200_000, True), (300_000, True), (50_000, False)])
-def test_a_device_out_of_memory_is_given_smaller_groups(capacity: int, same: bool) -> None:
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_a_device_out_of_memory_is_given_smaller_groups(capacity: int, same: bool, error: type[RuntimeError]) -> None:
     roomy = quantize_batch(classes(), 12, seeds=[0] * 4, device="cpu")
-    with Memory(capacity) as memory:
+    with Memory(capacity, error) as memory:
         tight = quantize_batch(classes(), 12, seeds=[0] * 4, device="cpu")
     assert memory.refusals > 0
     expected = roomy if same else [quantize(z, 12) for z in classes()]  # not even one start fits: the plain path

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+import resource
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 
 from ddoq_core.decode.decoder import Decoder
 from ddoq_core.decode.dit import load_dit
-from ddoq_core.decode.memory import HalvingBatches, batch_size
 from ddoq_core.decode.noise import unit_seeds
 from ddoq_core.decode.prior import Prior
-from ddoq_core.encode.autoencoder import KLAutoencoder
+from ddoq_core.encode.autoencoder import KLAutoencoder, encode, encode_batches, pictures_of, reconstruction_psnr
 from ddoq_core.images import resized
+from ddoq_core.memory import HalvingBatches, batch_size
 from tests.pipelines import save_dit, tiny_vae
 
 CPU = torch.device("cpu")
@@ -36,7 +41,15 @@ class Short:
 
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("no"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")],
+    [
+        torch.OutOfMemoryError("no"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("std::bad_alloc"),
+    ],
 )
 def test_halves_until_it_fits_and_remembers(error: BaseException) -> None:
     work, batches = Short(3, error), HalvingBatches(16)
@@ -111,3 +124,60 @@ def test_pictures_are_brought_to_size_without_aliasing() -> None:
 def test_the_decoder_gives_the_size_that_is_asked_for() -> None:
     decoder = Decoder(KLAutoencoder(tiny_vae()), None, 5, 4)
     assert decoder(torch.zeros(6, 4, 8, 8), torch.zeros(6), [0] * 6).shape == (6, 5, 5, 3)
+
+
+class Made(NamedTuple):
+    """What an autoencoder makes of images, and whether memory sufficed for all pictures at once."""
+
+    whole: bool
+    z: np.ndarray
+    pictures: np.ndarray
+    psnr: float
+
+
+def made_of(images: np.ndarray, free_bytes: int | None) -> Made:
+    """Encoded in one batch, decoded in one, and judged, in a process that can take so many bytes more."""
+    torch.manual_seed(1)
+    model, all_of_them, whole = KLAutoencoder(tiny_vae()), len(images), True
+    pictures_of(model, torch.from_numpy(encode(model, images[:1])))  # loads what is loaded once
+    if free_bytes is not None:
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + free_bytes, resource.RLIM_INFINITY))
+    [z] = encode_batches(model, [images], sample=("seed",))
+    decoder, centroids = Decoder(model, None, images.shape[1], all_of_them), torch.from_numpy(z)
+    try:
+        pictures_of(model, centroids)
+    except RuntimeError:
+        whole = False
+    pictures = decoder(centroids, torch.zeros(all_of_them), [0] * all_of_them)
+    return Made(whole, z, pictures, reconstruction_psnr(model, images))
+
+
+def test_a_process_short_of_memory_makes_the_same_latents_and_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")  # what is freed can be had again
+    images = np.random.default_rng(0).integers(0, 256, (256, 32, 32, 3)).astype(np.uint8)
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        enough, little = made_of(images, None), pool.submit(made_of, images, 56 * 2**20).result()
+    assert enough.whole and not little.whole
+    np.testing.assert_allclose(little.z, enough.z, atol=1e-5)
+    assert np.abs(little.pictures.astype(int) - enough.pictures).max() <= 1
+    assert little.psnr == pytest.approx(enough.psnr, abs=1e-4)
+
+
+def test_no_layer_makes_more_elements_than_a_gpu_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDOQ_DEVICE", "meta")  # shapes without numbers
+    with torch.device("meta"):
+        network = AutoencoderKL(  # Stable Diffusion's
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+        )
+    made: list[int] = []
+    for layer in network.modules():
+        layer.register_forward_hook(lambda _, __, out: made.append(getattr(out, "numel", int)()))
+    model = KLAutoencoder(network)
+    assert [model.most_at_once(size_px) for size_px in (256, 512, 4096)] == [64, 16, 1]
+    model.posterior(torch.empty(64, 3, 256, 256, device="meta"))
+    model.pictures(torch.empty(64, 4, 32, 32, device="meta"))
+    assert max(made) == 2**30

@@ -6,10 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 BYTES_PER_POSITION = 2**18  # of a latent: what Stable Diffusion and its autoencoder take at their widest, generously
 CPU_BYTES = 2**32  # every CPU counts as this large, so that pictures do not depend on the machine's memory
 MOST = 1024
+LACKING = (  # in the errors of CUDA, cuBLAS and cuDNN, C++, PyTorch on a CPU, and oneDNN, which names no cause
+    *("out of memory", "alloc_failed", "allocation_failed", "bad_alloc", "allocate memory", "enough memory"),
+    "could not create a primitive",
+)
 
 
 def batch_size(device: torch.device, height: int, width: int) -> int:
@@ -25,7 +30,9 @@ class HalvingBatches:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def map(self, work: Callable[..., torch.Tensor], *arguments: Sequence[Any] | torch.Tensor) -> torch.Tensor:
+    def map(
+        self, work: Callable[..., torch.Tensor], *arguments: Sequence[Any] | NDArray[Any] | torch.Tensor
+    ) -> torch.Tensor:
         """work(*slices) over all slices, joined. Raises what work raises, out of memory only for a slice of one."""
         total, done, start = len(arguments[0]), [], 0
         while start < total:
@@ -39,9 +46,10 @@ class HalvingBatches:
                 self.size = (end - start) // 2
             if start != end:
                 torch.cuda.empty_cache()  # only now has the error let go of what the work had made
-        return torch.cat(done)
+        return done[0] if len(done) == 1 else torch.cat(done)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was lacking, on a GPU or, as far as it is told, on a CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+    """Whether memory was lacking: said by its class, or as cuDNN, cuBLAS and CPUs say it, in the text of another."""
+    told = isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in LACKING)
+    return told or isinstance(error, torch.OutOfMemoryError | MemoryError)
