@@ -37,8 +37,8 @@ class Decoder:
 
     def pictures(self, z: torch.Tensor) -> NDArray[np.uint8]:
         """Pictures (n, size_px, size_px, 3) of latents (n, C, H, W)."""
-        most = self.model.most_at_once(z.shape[-1] * self.model.downscale)
-        self._decoding.size = min(self._decoding.size, most)
+        at_once = self.model.batch_size(z.shape[-1] * self.model.downscale)
+        self._decoding.size = min(self._decoding.size, at_once)
         pictures = self._decoding.map(lambda part: torch.from_numpy(pictures_of(self.model, part)), z)
         return resized(pictures.numpy(), self.size_px)
 

@@ -74,7 +74,7 @@ class Autoencoder(ABC):
         return (self.latent_channels, size_px // self.downscale, size_px // self.downscale)
 
     def batch_size(self, size_px: int) -> int:
-        """Images that are encoded together."""
+        """Images that are encoded, or latents of them that are decoded, together."""
         fast = PIXELS_AT_ONCE.get(self.device.type, 2**20) // size_px**2
         return int(np.clip(min(fast, self.most_at_once(size_px)), 1, 256))
 
