@@ -6,8 +6,10 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from threading import Timer
 from typing import Annotated
 
 import typer
@@ -314,12 +316,23 @@ def _check_writable(root: Path) -> None:
 def main() -> None:
     """Entry point of the console script."""
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = partial(_send_again, os.getpid())
     with _clear_errors():
         app()
 
 
 def _terminate(*_: object) -> None:
     raise Terminated(TERMINATED)
+
+
+def _send_again(process: int, lost: sys.UnraisableHookArgs) -> None:
+    """Send a signal once more to this process, a moment later, of which the exception was lost: Python drops what is
+    raised in its own hooks of a fork."""
+    number = {Terminated: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(lost.exc_type)
+    if number is None:
+        sys.__unraisablehook__(lost)
+    elif process == os.getpid():
+        Timer(0.05, os.kill, (process, number)).start()
 
 
 __all__ = ["Recipe", "app", "main"]

@@ -6,6 +6,8 @@ import errno
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,24 @@ def test_what_a_stage_cannot_explain_is_a_bug_with_a_log(root: Path, services: S
     assert "NotADirectoryError" in result.errors or "FileExistsError" in result.errors
     [log] = (root / LOGS).iterdir()
     assert str(log) in result.errors and "Traceback (most recent call last)" in log.read_text()
+
+
+SIGNAL_IN_A_FORK = """
+import os, signal, subprocess, sys, time
+from flows import cli
+
+def run():
+    os.register_at_fork(after_in_parent=lambda: signal.raise_signal(signal.{name}))
+    subprocess.Popen(["true"], preexec_fn=lambda: None).wait()
+    time.sleep(30)
+
+cli.app = run
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("name", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+def test_a_signal_in_the_middle_of_a_fork_is_not_lost(name: str, code: int, word: str) -> None:
+    done = subprocess.run([sys.executable, "-c", SIGNAL_IN_A_FORK.format(name=name)], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert done.stderr == f"ddoq: {word}: run the same command again to go on\n"
