@@ -6,8 +6,6 @@ miniature of Stable Diffusion v1.5: three levels of 32, 64 and 128 channels on l
 to 1280 on 4×64×64, an autoencoder that enlarges 8 times, a text encoder of one layer whose share of the time is told.
 Rounds of the two alternate, on two threads each. What batching gains falls as a network grows: this is no figure for
 Stable Diffusion itself.
-
-With --gpu: images per second and share of peak of DiT-XL/2-256 and Stable Diffusion v1.5 (random weights, bfloat16).
 """
 
 from __future__ import annotations
@@ -25,29 +23,33 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
-    DDIMScheduler,
-    DiTTransformer2DModel,
     PNDMScheduler,
     StableDiffusionImg2ImgPipeline,
     UNet2DConditionModel,
 )
 from rich.console import Console
 from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
 
 from ddoq_core.decode.decoder import Decoder
-from ddoq_core.decode.dit import dit_prior
 from ddoq_core.decode.noise import unit_seeds
-from ddoq_core.decode.prior import Prior
 from ddoq_core.decode.stable_diffusion import stable_diffusion_prior
 from ddoq_core.encode.autoencoder import KLAutoencoder
 from ddoq_core.memory import batch_size
 from tests.pipelines import SD_SCHEDULE, text_encoder, tiny_tokenizer
 
 SETTINGS: dict[str, Any] = {"strength": 0.7, "guidance_scale": 8.0}
+SMALL_UNET: dict[str, Any] = {
+    "sample_size": 8,
+    "block_out_channels": (32, 64, 128),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "cross_attention_dim": 32,
+    "attention_head_dim": 8,
+    "norm_num_groups": 8,
+}
+SMALL_TEXT = {"width": 32, "num_layers": 1, "num_heads": 4}
 PROMPTS, NEGATIVE = ("cat", "dog", "cat dog", "a cat"), "a dog a"
-PEAK_FLOPS = 790e12  # dense bfloat16 that an H200 sustains
-GOALS = {"DiT-XL/2-256": 14.6, "Stable Diffusion v1.5": 5.9}  # images per second at 45 % of it
 console = Console(width=140)
 
 
@@ -82,17 +84,7 @@ def autoencoder(width: int, layers_per_block: int) -> AutoencoderKL:
 
 def miniature() -> StableDiffusionImg2ImgPipeline:
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(32, 64, 128),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=32,
-        attention_head_dim=8,
-        norm_num_groups=8,
-    )
-    return stable_diffusion(unet, autoencoder(8, 1), width=32, num_layers=1, num_heads=4)
+    return stable_diffusion(UNet2DConditionModel(**SMALL_UNET), autoencoder(8, 1), **SMALL_TEXT)
 
 
 def ours(pipeline: StableDiffusionImg2ImgPipeline, z: torch.Tensor, num_steps: int) -> int:
@@ -166,63 +158,14 @@ def _text_seconds(pipeline: StableDiffusionImg2ImgPipeline) -> float:
         return 1 / rate(lambda: len([pipeline.encode_prompt("cat", "cpu", 1, True, NEGATIVE) for _ in range(20)]))
 
 
-def published_sizes() -> dict[str, tuple[Prior, AutoencoderKL, int, dict[str, Any]]]:
-    """Prior, autoencoder, side of the latents and settings of the two published models, with random weights."""
-    dit = DiTTransformer2DModel(num_layers=28, num_attention_heads=16, attention_head_dim=72, out_channels=8)
-    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
-    vae = autoencoder(128, 2).cuda()
-    pipeline = stable_diffusion(unet, vae, width=768, num_layers=12, num_heads=12)
-    sd = stable_diffusion_prior(pipeline, PROMPTS, NEGATIVE)
-    settings: dict[str, Any] = {"guidance_scale": 4.0, "num_steps": 50}
-    return {
-        "DiT-XL/2-256": (
-            dit_prior(dit, DDIMScheduler(clip_sample=False), range(4)),
-            vae,
-            32,
-            {"strength": 1.0, **settings},
-        ),
-        "Stable Diffusion v1.5": (sd, vae, 64, {"strength": 0.7, **settings}),
-    }
-
-
-def throughput(prior: Prior, vae: AutoencoderKL, side: int, settings: dict[str, Any], size: int) -> tuple[float, float]:
-    """Images per second in batches of a size, and the floating point operations of one image."""
-    decoder = Decoder(KLAutoencoder(vae), partial(prior.sample, **settings), 8 * side, size)
-    z, labels = torch.zeros(size, 4, side, side), torch.arange(size) % 4
-    with FlopCounterMode(display=False) as counter:
-        decoder(z[:1], labels[:1], [0])
-    found = rate(lambda: len(decoder(z, labels, unit_seeds(size, 0, "bench"))))
-    return found, counter.get_total_flops()
-
-
-def on_gpu() -> dict[str, Any]:
-    """Images per second and share of peak at the best batch."""
-    if not torch.cuda.is_available():
-        raise SystemExit("--gpu needs a CUDA device, and torch sees none here")
-    result: dict[str, Any] = {"device": torch.cuda.get_device_name()}
-    table = Table("model", "batch", "images/s", "share of 790 TFLOP/s", "goal images/s")
-    for name, model in published_sizes().items():
-        best = (0.0, 0.0, 0)
-        for size in (16, 32, 64, 128, 256, 512):
-            throughput(*model, size)  # warms up
-            found, flops = throughput(*model, size)
-            best = max(best, (found, found * flops / PEAK_FLOPS, size))
-            table.add_row(name, str(size), f"{found:.2f}", f"{found * flops / PEAK_FLOPS:.1%}", str(GOALS[name]))
-        result[name] = {"images_per_second": best[0], "share_of_peak": best[1], "batch": best[2]}
-    console.print(table)
-    return result
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpu", action="store_true", help="the models at their published size, on a GPU")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20, help="of which 0.7 are taken")
     parser.add_argument("--per-class", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    result = on_gpu() if args.gpu else against_d4m(args.rounds, args.steps, args.per_class, args.threads)
-    print(json.dumps(result))
+    print(json.dumps(against_d4m(args.rounds, args.steps, args.per_class, args.threads)))
 
 
 if __name__ == "__main__":
