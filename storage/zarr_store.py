@@ -82,13 +82,17 @@ class LatentStore:
             self._check(unit)
         return np.asarray(array[:])
 
-    def read_blocks(self, name: str) -> Iterator[NDArray[np.float16]]:
-        """The latents of a class block after block, (BLOCK_IMAGES, C, H, W) or less, one at a time in memory."""
+    def read_block(self, name: str, block: int) -> NDArray[np.float16]:
+        """The latents of one block of a class, (BLOCK_IMAGES, C, H, W), or fewer in the last one."""
         self._check(f"{name}/0")  # which has the class's metadata
-        array = self._array(name, "latents")
-        for k, unit in enumerate(block_names(name, array.shape[0])):
-            self._check(unit)
-            yield np.asarray(array[k * BLOCK_IMAGES : (k + 1) * BLOCK_IMAGES])
+        self._check(f"{name}/{block}")
+        return np.asarray(self._array(name, "latents")[block * BLOCK_IMAGES : (block + 1) * BLOCK_IMAGES])
+
+    def read_blocks(self, name: str) -> Iterator[NDArray[np.float16]]:
+        """The latents of a class block after block, one at a time in memory."""
+        self._check(f"{name}/0")
+        for block in range(len(block_names(name, self._array(name, "latents").shape[0]))):
+            yield self.read_block(name, block)
 
     def read_some(self, name: str, images: NDArray[np.int64]) -> NDArray[np.float16]:
         """Latents (m, C, H, W) of some images (m,) of a class."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
+from storage.errors import UsageError
 from storage.index import Index
+from storage.zarr_store import block_names
 from tasks.inputs.cached import cached
-from tasks.inputs.plan import Work, batches_of, batches_of_classes
+from tasks.inputs.plan import CLASSES_PER_TASK, Work, batches_of
 from tasks.inputs.stores import index_of, latent_content, latents_of, prototypes_of
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import ClusterConfig
@@ -22,23 +27,40 @@ if TYPE_CHECKING:
 
 VERSION = 1
 IMAGES_TOGETHER = 16_384  # of classes that a GPU quantises at once: 2 GiB at d = 16,384 in half precision and float32
+IMAGES_IN_MEMORY = 16_384  # of one class: 5 GiB at d = 16,384. It is the same for all machines, as it changes results
+
+Share = Callable[[], AbstractContextManager[Any]]  # gives what stands for `map`
 
 
 def plan(recipe: Recipe, method: str, seed: int, latents: Artifact) -> Work:
-    """The prototypes of a method."""
+    """The prototypes of a method. Raises UsageError for a method that no class so large can have."""
     index = index_of(latents)
-    config, class_names = recipe.effective(method, index.counts("train").values()).cluster, index.classes
-    settings = {**identity(config), "num_points": recipe.ipc, "seed": seed}
+    counts = index.counts("train")
+    config, largest = recipe.effective(method, counts.values()).cluster, max(counts.values())
+    if largest > IMAGES_IN_MEMORY and config.method == "balanced":
+        raise UsageError(
+            f"cluster.method=balanced takes classes of at most {IMAGES_IN_MEMORY} images, and one has {largest}: "
+            "take exact"
+        )
+    settings = {**identity(config, largest), "num_points": recipe.ipc, "seed": seed}
     artifact = Artifact(latents.root, "cluster", VERSION, settings, {"encode": latents}, label=config.method)
-    batches = batches_of_classes(class_names)
-    gpu = config.method == "exact"
-    return Work(artifact, cluster, (config, recipe.ipc, seed), units=len(class_names), batches=batches, gpu=gpu)
+    costs = {name: max(n, IMAGES_IN_MEMORY // CLASSES_PER_TASK) for name, n in counts.items()}
+    return Work(
+        artifact,
+        cluster,
+        (config, recipe.ipc, seed),
+        units=len(counts),
+        batches=batches_of(costs, IMAGES_IN_MEMORY),
+        gpu=config.method == "exact" and largest <= IMAGES_IN_MEMORY,
+        shares=largest > IMAGES_IN_MEMORY,
+    )
 
 
-def identity(config: ClusterConfig) -> dict[str, Any]:
-    """The settings that matter to the method."""
+def identity(config: ClusterConfig, largest: int) -> dict[str, Any]:
+    """The settings that matter to the method, for classes of at most so many images."""
     order = {"order": "by seed"} if config.method in ("stream", "stream-d4m") else {}  # once it was the store's
-    return {**config.model_dump(exclude=set() if config.has_starts else {"num_starts"}), **order}
+    blocks = {"in_memory": IMAGES_IN_MEMORY} if largest > IMAGES_IN_MEMORY else {}  # once every class was
+    return {**config.model_dump(exclude=set() if config.has_starts else {"num_starts"}), **order, **blocks}
 
 
 def units(artifact: Artifact, index: Index, class_names: tuple[str, ...] | None = None) -> dict[str, str]:
@@ -49,9 +71,15 @@ def units(artifact: Artifact, index: Index, class_names: tuple[str, ...] | None 
 
 @task(task_run_name="cluster-{artifact.label}-{artifact.digest}-{batch}")
 def cluster(
-    artifact: Artifact, config: ClusterConfig, num_points: int, seed: int, class_names: tuple[str, ...], batch: str
+    artifact: Artifact,
+    config: ClusterConfig,
+    num_points: int,
+    seed: int,
+    class_names: tuple[str, ...],
+    batch: str,
+    share: Share = lambda: nullcontext(map),
 ) -> State | str:
-    """Quantise each of these classes that the store does not hold yet."""
+    """Quantise each of these classes that the store does not hold yet. The blocks of a large one may be shared out."""
     index = index_of(artifact)
     wanted = units(artifact, index, class_names)
     missing = artifact.missing(wanted)
@@ -60,7 +88,11 @@ def cluster(
     counts = index.counts("train")
     most = IMAGES_TOGETHER if quantises_together(config) else 0
     for group in batches_of({name: counts[name] for name in missing}, most):
-        _cluster_group(artifact, config, num_points, seed, {name: wanted[name] for name in group.class_names})
+        own = {name: wanted[name] for name in group.class_names}
+        if sum(counts[name] for name in own) > IMAGES_IN_MEMORY:  # which are one class
+            _cluster_blocks(artifact, config, num_points, seed, *own.popitem(), share)
+        else:
+            _cluster_group(artifact, config, num_points, seed, own)
     artifact.finish_if_whole(len(index.classes), lambda: units(artifact, index))
     return str(artifact)
 
@@ -85,16 +117,50 @@ def _cluster_group(
         seeds = [derive_seed(seed, "cluster", name) for name in wanted]
         found = _quantized([z.reshape(len(z), -1) for z in classes], num_points, config, seeds)
     for (name, inputs), z, q in zip(wanted.items(), classes, found, strict=True):
-        clock = together.share(len(wanted))
-        arrays: dict[str, NDArray[Any]] = {
-            "centroids": q.centroids.reshape(num_points, *z.shape[1:]),
-            "counts": q.counts,
-            "assignment": q.assignment,
-            "medoids": q.medoids,
-        }
-        with clock("write"):
-            files = prototypes_of(artifact).write_class(name, arrays, inertia=q.inertia, w2=q.w2)
-        artifact.commit(name, files, inputs=inputs, clock=clock, facts={"w2": q.w2, "images": len(z)})
+        _write(artifact, name, q, z.shape[1:], inputs, together.share(len(wanted)), "in memory")
+
+
+def _cluster_blocks(
+    artifact: Artifact, config: ClusterConfig, num_points: int, seed: int, name: str, inputs: str, share: Share
+) -> None:
+    """Quantise a class that is never whole in memory, and commit it."""
+    from ddoq_core.cluster.blocks import Blocks
+    from ddoq_core.cluster.large import quantize_blocks
+    from ddoq_core.seeds import derive_seed
+
+    encode, clock = artifact.parents["encode"], Clock()
+    own = derive_seed(seed, "cluster", name)
+    num_blocks = len(block_names(name, index_of(artifact).counts("train")[name]))
+    with clock("compute"), share() as each:
+        blocks = Blocks(partial(_read_block, encode, name), num_blocks, each)
+        q = quantize_blocks(blocks, num_points, method=config.method, seed=own, **_starts(config))
+    _write(artifact, name, q, latents_of(encode).shape_of(name), inputs, clock, "in blocks")
+
+
+def _read_block(encode: Artifact, name: str, block: int) -> NDArray[np.float16]:
+    """One block of a class's latents, (b, d)."""
+    z = latents_of(encode).read_block(name, block)
+    return z.reshape(len(z), -1)
+
+
+def _write(
+    artifact: Artifact, name: str, q: Quantization, shape: tuple[int, ...], inputs: str, clock: Clock, held: str
+) -> None:
+    """Write the prototypes of a class, whose latents of this shape were held in memory or in blocks, and commit it."""
+    arrays: dict[str, NDArray[Any]] = {
+        "centroids": q.centroids.reshape(-1, *shape),
+        "counts": q.counts,
+        "assignment": q.assignment,
+        "medoids": q.medoids,
+    }
+    with clock("write"):
+        files = prototypes_of(artifact).write_class(name, arrays, inertia=q.inertia, w2=q.w2)
+    facts = {"w2": q.w2, "images": len(q.assignment), "quantised": held}
+    artifact.commit(name, files, inputs=inputs, clock=clock, facts=facts)
+
+
+def _starts(config: ClusterConfig) -> dict[str, Any]:
+    return {"num_starts": config.num_starts} if config.has_starts else {}
 
 
 def _quantized(
@@ -103,10 +169,9 @@ def _quantized(
     """The prototypes of classes (n, d), each by its own seed."""
     from ddoq_core import quantize
 
-    starts: dict[str, Any] = {"num_starts": config.num_starts} if config.has_starts else {}
     if quantises_together(config):
         from ddoq_core.cluster.batched import quantize_batch
 
-        return quantize_batch(classes, num_points, seeds=seeds, **starts)
+        return quantize_batch(classes, num_points, seeds=seeds, **_starts(config))
     each = zip(classes, seeds, strict=True)
-    return [quantize(z, num_points, method=config.method, seed=seed, **starts) for z, seed in each]
+    return [quantize(z, num_points, method=config.method, seed=seed, **_starts(config)) for z, seed in each]

@@ -24,10 +24,11 @@ class ClassBatch(NamedTuple):
 class Work:
     """What completes an artifact: task(artifact, *arguments), or with *batch behind it for each batch of classes.
 
-    units  of the artifact, 1 for one that is made as a whole
-    gpu    the task is for a worker with a GPU, where there are such
-    reads  artifacts that the task waits for beside its parents; they are made of what those are made of, so that they
-           are no part of what the artifact is
+    units   of the artifact, 1 for one that is made as a whole
+    gpu     the task is for a worker with a GPU, where there are such
+    reads   artifacts that the task waits for beside its parents; they are made of what those are made of, so that they
+            are no part of what the artifact is
+    shares  the task takes `share`, by which other workers do parts of its work
     """
 
     artifact: Artifact
@@ -37,6 +38,7 @@ class Work:
     batches: tuple[ClassBatch, ...] = ()
     gpu: bool = False
     reads: tuple[Artifact, ...] = ()
+    shares: bool = False
 
 
 def batches_of_classes(class_names: Sequence[str]) -> tuple[ClassBatch, ...]:
