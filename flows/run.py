@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.publish import Publisher
-from flows.runners import placed, result_of
+from flows.runners import placed, result_of, shared_work
 from storage.artifact import Artifact, NotDone
 from tasks.inputs.plan import Work
 from tasks.recipe.settings import COMPARE, STAGES
@@ -71,9 +71,11 @@ class Run:
         if self.only:
             for other in needed:
                 _require(other)
+        share = {"share": shared_work} if work.shares else {}
         with placed(gpu=work.gpu):
             job.futures = [
-                work.task.submit(artifact, *work.arguments, *batch, wait_for=waiting) for batch in work.batches or [()]
+                work.task.submit(artifact, *work.arguments, *batch, **share, wait_for=waiting)
+                for batch in work.batches or [()]
             ]
         return artifact
 

@@ -15,12 +15,13 @@ import logging
 import os
 import shutil
 import subprocess
-from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache, partial
 from typing import Any
 
 import dask
-from distributed import KilledWorker, Nanny, Scheduler, SpecCluster
+from distributed import KilledWorker, Nanny, Scheduler, Semaphore, SpecCluster, worker_client
 from distributed.comm import connect
 from distributed.security import Security
 from prefect.context import FlowRunContext
@@ -194,6 +195,33 @@ def placed(*, gpu: bool) -> AbstractContextManager[Any]:
             'start those that have one with --resources "GPU=1", and the others with "CPU=1"'
         )
     return nullcontext()
+
+
+@contextmanager
+def shared_work() -> Iterator[Callable[..., Iterable[Any]]]:
+    """In a task, what stands for `map`: its calls go to all workers but those with a GPU, for one task at a time.
+
+    That task's worker meanwhile takes others, so that it holds what two tasks hold; one that comes second works alone.
+    """
+    turn = Semaphore(max_leases=1, name="shared work")
+    if not turn.acquire(timeout=0):
+        yield map
+        return
+    try:
+        with worker_client() as client:
+            yield partial(_map_over, client)
+    finally:
+        turn.release()
+
+
+def _map_over(client: Any, function: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator[Any]:
+    """As `map`, by the client's workers, before what else waits for them."""
+    told = client.scheduler_info(n_workers=-1)["workers"]
+    where = [address for address, worker in told.items() if worker["resources"].keys() >= ONE_CPU.keys()]
+    placing = {"workers": where, "allow_other_workers": True} if where else {}
+    for future in client.map(function, *arguments, pure=False, priority=1, **placing):
+        yield future.result()
+        future.release()
 
 
 @lru_cache

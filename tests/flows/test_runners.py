@@ -6,6 +6,8 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +30,7 @@ from flows.runners import (
     local_cluster,
     placed,
     result_of,
+    shared_work,
     worker_specs,
 )
 from flows.workers import GIB, num_workers, scheduler_address
@@ -206,6 +209,48 @@ def worker_pid() -> int:
     """The process this runs in, held long enough that others take part."""
     worker_environment()
     return os.getpid()
+
+
+def pids_of_calls(hold: float) -> tuple[int, list[tuple[int, int]]]:
+    """The process of a task that shares its work, and what ten calls were and where."""
+    with shared_work() as each:
+        return os.getpid(), list(each(call_pid, range(10), [hold] * 10))
+
+
+def call_pid(call: int, hold: float) -> tuple[int, int]:
+    time.sleep(hold)
+    return call, os.getpid()
+
+
+def dies_once(flag: Path, call: int) -> int:
+    """Ends its process, as the kernel does for want of memory, in one of the calls."""
+    if call == 5 and not flag.exists():
+        flag.touch()
+        os._exit(9)
+    return call
+
+
+def squares_of_survivors(flag: Path) -> list[int]:
+    with shared_work() as each:
+        return [call**2 for call in each(partial(dies_once, flag), range(10))]
+
+
+def test_one_task_at_a_time_shares_its_work_and_survives_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6")
+    with (
+        local_cluster(3) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        dask.annotate(resources=ONE_CPU),
+    ):
+        client.wait_for_workers(3)
+        _, shared = client.submit(pids_of_calls, 0.1, pure=False).result(60)
+        assert [call for call, _ in shared] == list(range(10))
+        assert len({where for _, where in shared}) == 2, "and a GPU waits for nobody"
+        told = client.gather([client.submit(pids_of_calls, 0.3, pure=False) for _ in range(2)])
+        assert [pid for pid, calls in told if {where for _, where in calls} == {pid}], "the second one works alone"
+        assert client.submit(squares_of_survivors, tmp_path / "flag").result(120) == [call**2 for call in range(10)]
 
 
 PURE_IMPORT = """
