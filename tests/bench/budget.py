@@ -8,6 +8,7 @@ train_over_set       stage train on 10,000 pictures, less the same on 800, over 
 evaluate_over_batch  stage evaluate on eight batches, over the same on one; both less the same on two images
 teacher_growth       stage teacher on 8,192 images, over the same on 2,048; both less the same on eight
 measure_growth       stage measure on four blocks of latents a class, over the same on one; both less its libraries
+cluster_growth       stage cluster on 81,920 latents of one class, in blocks, over the same on 20,480; both less on 64
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tasks.inputs.plan import Work
 from tasks.inputs.real import BATCH_IMAGES
 from tasks.inputs.stores import indexed
 from tasks.recipe.recipe import Recipe
+from tests.bench.budget_cluster import cluster_growth
 from tests.bench.budget_measure import measure_growth
 from tests.bench.peak import peak_bytes
 from tests.tasks.conftest import decode_of, shard_of
@@ -99,6 +101,7 @@ PARTS: dict[str, Callable[[Path], float]] = {
     "evaluate_over_batch": evaluate_over_batch,
     "teacher_growth": teacher_growth,
     "measure_growth": measure_growth,
+    "cluster_growth": cluster_growth,
 }
 
 

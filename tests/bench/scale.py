@@ -23,7 +23,7 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.index import Index
 from storage.sources.listing import ListingBuilder, Location
-from storage.zarr_store import LatentStore, block_names
+from storage.zarr_store import BLOCK_IMAGES, LatentStore, block_names
 
 IMAGES, SHAPE = 1300, (4, 32, 32)
 RANK, NOISE = 64, 0.3
@@ -104,6 +104,8 @@ def _write_latents(artifact: Artifact, num_classes: int, console: Console) -> No
 def _write_class(artifact: Artifact, store: LatentStore, c: int, z: NDArray[np.float16]) -> list[str]:
     name = f"n{c:08d}"
     store.prepare_class(name, np.arange(c * IMAGES, (c + 1) * IMAGES), SHAPE)
-    [unit] = block_names(name, IMAGES)
-    artifact.commit(unit, store.write_block(name, 0, z), inputs="", clock=Clock())
-    return [unit]
+    units = block_names(name, IMAGES)
+    for block, unit in enumerate(units):
+        own = z[block * BLOCK_IMAGES : (block + 1) * BLOCK_IMAGES]
+        artifact.commit(unit, store.write_block(name, block, own), inputs="", clock=Clock())
+    return units
