@@ -218,8 +218,7 @@ def _map_over(client: Any, function: Callable[..., Any], *arguments: Iterable[An
     """As `map`, by the client's workers, before what else waits for them."""
     told = client.scheduler_info(n_workers=-1)["workers"]
     where = [address for address, worker in told.items() if worker["resources"].keys() >= ONE_CPU.keys()]
-    placing = {"workers": where, "allow_other_workers": True} if where else {}
-    for future in client.map(function, *arguments, pure=False, priority=1, **placing):
+    for future in client.map(function, *arguments, pure=False, priority=1, workers=where or None):
         yield future.result()
         future.release()
 
