@@ -103,18 +103,21 @@ def _base(run: Run, recipe: Recipe) -> Base:
     check_models(recipe)
     check_prior(recipe, index.classes)
     protocol = resolve(recipe.train, recipe.ipc, len(index.classes))
-    held_out = run.add(view.plan(recipe, data, "val", protocol.center_crop))
+    training = recipe.prior.train if recipe.through_prior else None  # None where the prior is given, or not asked for
     models = {"autoencoder": run.add(autoencoder.plan(recipe, data))}
+    if recipe.through_prior and not training:
+        models["prior"] = run.add(prior.plan(recipe, data, {}))  # early: one that cannot be had is told at once
     latents = run.add(encode.plan(recipe, data, models["autoencoder"]))
     judge = {"teacher": _teacher(run, recipe, data)} if protocol.labels != "hard" else {}
-    training = recipe.prior.train if recipe.through_prior else None  # None where the prior is given, or not asked for
-    seen = {"encode": latents}
-    if training and training.flip:
-        seen["mirrored"] = run.add(encode.plan(recipe, data, models["autoencoder"], mirrored=True))
-    samples = {}
-    if recipe.through_prior:
+    if training:
+        seen = {"encode": latents}
+        if training.flip:
+            seen["mirrored"] = run.add(encode.plan(recipe, data, models["autoencoder"], mirrored=True))
         models["prior"] = run.add(prior.plan(recipe, data, seen))
-        samples = {"sample": run.add(sample.plan(recipe, latents, {**models, **judge}))} if judge else {}
+    samples = {}
+    if "prior" in models and judge:
+        samples["sample"] = run.add(sample.plan(recipe, latents, {**models, **judge}))
+    held_out = run.add(view.plan(recipe, data, "val", protocol.center_crop))
     return Base(data, latents, models, judge, samples, held_out, protocol.labels)
 
 

@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, DiTTransformer2DModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DiTTransformer2DModel
 from safetensors.torch import load_file, save_file
 
 from ddoq_core.decode.dit import load_dit
+from ddoq_core.decode.flow import load_trained_prior
 from ddoq_core.decode.stable_diffusion import load_stable_diffusion
-from ddoq_core.decode.training import load_trained_prior
 from ddoq_core.encode.autoencoder import load_autoencoder
 from ddoq_core.encode.taef2 import TAEF2
 from ddoq_core.errors import InvalidInput
 from ddoq_core.train.networks import ClassifierSpec, build_classifier, load_classifier, save_classifier
 from ddoq_core.train.pretrained import load_checkpoint
+from tests.ddoq_core.decode.test_transformer import build
 from tests.pipelines import save_dit, save_stable_diffusion
 
 SPEC = ClassifierSpec("convnet-1-4", 2, 8)
@@ -32,7 +33,7 @@ LOADERS: dict[str, tuple[str, Loader]] = {  # what is damaged of the folder, and
     "DiT": ("dit/transformer", lambda folder: load_dit(str(folder / "dit"), ("cock",))),
     "U-Net": ("sd/unet", lambda folder: load_stable_diffusion(str(folder / "sd"), ["a fish"], "")),
     "text encoder": ("sd/text_encoder", lambda folder: load_stable_diffusion(str(folder / "sd"), ["a fish"], "")),
-    "trained prior": ("prior/transformer", lambda folder: load_trained_prior(folder / "prior")),
+    "trained prior": ("prior", lambda folder: load_trained_prior(folder / "prior")),
     "classifier": ("classifier", lambda folder: load_classifier(folder / "classifier")),
     "checkpoint": ("classifier", lambda f: load_checkpoint(SPEC, str(f / "classifier/model.safetensors"), ("a", "b"))),
 }
@@ -49,8 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "taef2").mkdir()
     for name, half in (("encoder", TAEF2().encoder), ("decoder", TAEF2().decoder)):
         save_file(half.state_dict(), folder / "taef2" / f"{name}.safetensors")
-    shutil.copytree(folder / "dit/transformer", folder / "prior/transformer")
-    DDIMScheduler().save_pretrained(folder / "prior/scheduler")
+    build().save_pretrained(folder / "prior")
     (folder / "classifier").mkdir()
     save_classifier(build_classifier(SPEC), SPEC, folder / "classifier")
     return folder
@@ -145,9 +145,10 @@ def test_weights_as_bin_and_with_position_ids_are_whole(whole: Path, tmp_path: P
     state["text_model.embeddings.position_ids"] = torch.arange(77)[None]
     torch.save(state, file.with_name("pytorch_model.bin"))
     file.unlink()
-    shutil.copytree(whole / "prior/scheduler", tmp_path / "prior/scheduler")
-    transformer = DiTTransformer2DModel.from_pretrained(whole / "prior/transformer")
-    transformer.save_pretrained(tmp_path / "prior/transformer", safe_serialization=False)
-    load_trained_prior(tmp_path / "prior")
+    shutil.copytree(whole / "dit", tmp_path / "dit")
+    transformer = DiTTransformer2DModel.from_pretrained(tmp_path / "dit/transformer")
+    shutil.rmtree(tmp_path / "dit/transformer")
+    transformer.save_pretrained(tmp_path / "dit/transformer", safe_serialization=False)
+    load_dit(str(tmp_path / "dit"), ("cock",))
     old, new = (load_stable_diffusion(str(folder / "sd"), ["a fish"], "") for folder in (whole, tmp_path))
     assert torch.equal(old.conditions, new.conditions)

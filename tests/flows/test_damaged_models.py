@@ -63,7 +63,7 @@ def test_latents_are_those_of_the_weights_under_the_path(pictures: Path, tmp_pat
 
     def encoded() -> tuple[dict[str, bytes], float]:
         settings = (f"data.path={pictures}", "images.size_px=8", f"autoencoder={json.dumps({'weights': str(vae)})}")
-        given = [part for value in (*settings, "ipc=1") for part in ("--set", value)]
+        given = [part for value in (*settings, "prior.train.flip=false", "ipc=1") for part in ("--set", value)]
         for name in ("shard", "autoencoder", "encode"):
             result = ddoq("stage", name, "folder", *given, "--root", root, **services.both)
             assert result.code == 0, result.errors

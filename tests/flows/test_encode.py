@@ -42,7 +42,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(pictures: Path) -> list[str]:
     weights = json.dumps({"weights": str(pictures / "vae")})
-    values = (f"data.path={pictures / 'images'}", f"images.size_px={SIZE_PX}", f"autoencoder={weights}", "ipc=1")
+    values = (
+        f"data.path={pictures / 'images'}",
+        f"images.size_px={SIZE_PX}",
+        f"autoencoder={weights}",
+        "prior.train.flip=false",  # one store of latents
+        "ipc=1",
+    )
     return [part for value in values for part in ("--set", value)]
 
 
