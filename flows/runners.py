@@ -143,17 +143,14 @@ def worker_specs(gpus: list[str], workers: int) -> dict[str, dict[str, Any]]:
     names = [f"gpu-{gpu}" for gpu in gpus] + [f"cpu-{k}" for k in range(max(workers - len(gpus), 1))]
     check_memory(len(names), "choose fewer GPUs with CUDA_VISIBLE_DEVICES" if gpus else "give fewer")
     common = {"host": LOOPBACK, "nthreads": 1, "dashboard": False, "silence_logs": LOG_LEVEL}
-    if not gpus:
-        return {
-            name: {"cls": Nanny, "options": {**common, "memory_limit": 1 / len(names), "resources": ONE_GPU}}
-            for name in names
-        }
-    specs = {}
-    for name, gpu in zip(names, [*gpus, *[""] * len(names)], strict=False):
-        own = {"env": {"CUDA_VISIBLE_DEVICES": gpu}, "resources": ONE_GPU if gpu else ONE_CPU}
-        limit = 0 if gpu else 1 / (2 * (len(names) - len(gpus)))  # of the machine's memory; 0 is none
-        specs[name] = {"cls": Nanny, "options": {**common, **own, "memory_limit": limit}}
-    return specs
+    if gpus:
+        others = len(names) - len(gpus)
+        limit = 1 / (2 * others)  # of the machine's memory; 0 is none
+        own = [{"env": {"CUDA_VISIBLE_DEVICES": gpu}, "resources": ONE_GPU, "memory_limit": 0} for gpu in gpus]
+        own += [{"env": {"CUDA_VISIBLE_DEVICES": ""}, "resources": ONE_CPU, "memory_limit": limit}] * others
+    else:
+        own = [{"resources": ONE_GPU, "memory_limit": 1 / len(names)}] * len(names)
+    return {name: {"cls": Nanny, "options": {**common, **options}} for name, options in zip(names, own, strict=True)}
 
 
 def gpu_names() -> list[str]:

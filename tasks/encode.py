@@ -21,7 +21,7 @@ from storage.zarr_store import block_names
 from tasks.inputs.cached import Progress, cached
 from tasks.inputs.models import load_encoder
 from tasks.inputs.plan import Work, batches_of_images
-from tasks.inputs.real import read_batches
+from tasks.inputs.real import cut, read_batches
 from tasks.inputs.stores import indexed, latent_blocks, latents_of
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import EncodeConfig, ImageConfig
@@ -70,7 +70,7 @@ class Block:
 
     def batches(self, size: int) -> list[NDArray[np.int64]]:
         """The rows in batches, which depend on the block alone, so that a rerun computes the same bits."""
-        return [self.rows[k : k + size] for k in range(0, len(self.rows), size)]
+        return cut(self.rows, size)
 
 
 @task(task_run_name="encode-{artifact.digest}-{batch}")

@@ -20,15 +20,15 @@ from storage.index import Index
 from tasks.inputs.cached import cached
 from tasks.inputs.distilled import Distilled
 from tasks.inputs.plan import Work
-from tasks.inputs.real import read_batches
-from tasks.inputs.stores import distilled_set, indexed, latents_of, prototypes_of, some_classes
+from tasks.inputs.real import cut, read_batches
+from tasks.inputs.stores import distilled_set, indexed, latents_of, prototypes_of, some_classes, some_rows
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import ImageConfig, Weighting
 
 VERSION = 3
 FOLDER = "measure"
 MOST_REAL = 500  # images of each, drawn at random, whose gradient stands for the data
-GRADIENT_SEED = 0  # of the fixed network and of that draw
+GRADIENT_SEED = 0  # of the fixed network
 
 
 def plan(recipe: Recipe, method: str, seed: int, shard: Artifact, decode: Artifact) -> Work:
@@ -106,15 +106,14 @@ def _real_gradient(shard: Artifact, index: Index, images: ImageConfig, architect
     """An untrained student, and its gradient on real images of some classes."""
     import torch
 
-    from ddoq_core.measure.gradient_gap import mean_gradient
+    from ddoq_core.measure.gradient_gap import BATCH_IMAGES, mean_gradient
     from ddoq_core.train.networks import ClassifierSpec, build_classifier
 
     key = sha256_of([shard.content(), images.model_dump(), architecture])
     if key not in _gradients:
-        rng = np.random.default_rng(GRADIENT_SEED)
-        by_class = [rng.permutation(index.rows("train", name))[:MOST_REAL] for name in some_classes(index)]
+        by_class = some_rows(index, "train", MOST_REAL)
         sizes = np.array([len(part) for part in by_class])
-        rows, equally = (_batches(a) for a in (np.concatenate(by_class), np.repeat(1 / sizes, sizes)))
+        rows, equally = (cut(a, BATCH_IMAGES) for a in (np.concatenate(by_class), np.repeat(1 / sizes, sizes)))
         read = zip(read_batches(shard, index, rows, images), rows, equally, strict=True)
         batches = ((*_tensors(x, index.labels(part)), torch.from_numpy(w)) for x, part, w in read)
         model = build_classifier(ClassifierSpec(architecture, len(index.classes), images.size_px), seed=GRADIENT_SEED)
@@ -122,12 +121,6 @@ def _real_gradient(shard: Artifact, index: Index, images: ImageConfig, architect
         _gradients.clear()
         _gradients[key] = model, gradient
     return _gradients[key]
-
-
-def _batches(values: NDArray[Any]) -> list[NDArray[Any]]:
-    from ddoq_core.measure.gradient_gap import BATCH_IMAGES
-
-    return np.split(values, range(BATCH_IMAGES, len(values), BATCH_IMAGES))
 
 
 def _tensors(pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[Any, Any]:

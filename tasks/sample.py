@@ -19,7 +19,7 @@ from tasks.inputs.cached import cached
 from tasks.inputs.models import load_autoencoder, load_classifier, load_prior
 from tasks.inputs.plan import Work
 from tasks.inputs.real import read_images
-from tasks.inputs.stores import SAMPLES, index_of, indexed, latents_of, some_classes
+from tasks.inputs.stores import SAMPLES, index_of, indexed, latents_of, some_classes, some_rows
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import DecodeConfig, ImageConfig
 
@@ -114,9 +114,7 @@ def real_images(
     shard: Artifact, index: Index, split: str, most: int, images: ImageConfig
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images (n, S, S, 3) of a split and their labels (n,), at most so many of each of some classes."""
-    rng = np.random.default_rng(0)
-    by_class = [rng.permutation(index.rows(split, name))[:most] for name in some_classes(index)]
-    rows = np.concatenate(by_class)
+    rows = np.concatenate(some_rows(index, split, most))
     return read_images(shard, index, rows, images), index.labels(rows)
 
 

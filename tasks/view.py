@@ -9,7 +9,7 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from tasks.inputs.cached import Progress, cached
 from tasks.inputs.plan import Work
-from tasks.inputs.real import BATCH_IMAGES, read_batches
+from tasks.inputs.real import BATCH_IMAGES, cut, read_batches
 from tasks.inputs.stores import PIXELS, VIEW, indexed
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import ImageConfig
@@ -34,7 +34,7 @@ def view(artifact: Artifact, split: str, images: ImageConfig, center_crop: float
     with clock("read"):
         shard, index = indexed(artifact.parents["shard"])
         rows = index.rows(split)
-        batches = [rows[k : k + BATCH_IMAGES] for k in range(0, len(rows), BATCH_IMAGES)]
+        batches = cut(rows, BATCH_IMAGES)
         pictures = read_batches(shard, index, batches, images, center_crop)
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), images.size_px, images.size_px, 3)}
     with artifact.writing(VIEW, clock, {"images": len(rows)}) as folder, (folder / PIXELS).open("wb") as file:

@@ -35,6 +35,11 @@ def _source(folder: Path, config: bytes, content: str) -> Source:
     return open_data(DataConfig.model_validate_json(config), folder / "unpacked")
 
 
+def cut(rows: NDArray[Any], size: int) -> list[NDArray[Any]]:
+    """An array (n, …) in batches of a size, the last one of what is left."""
+    return [rows[k : k + size] for k in range(0, len(rows), size)]
+
+
 def read_batches(
     shard: Artifact,
     index: Index,
@@ -78,8 +83,7 @@ def read_batches(
 def read_images(shard: Artifact, index: Index, rows: NDArray[np.int64], images: ImageConfig) -> NDArray[np.uint8]:
     """Images (n, S, S, 3) uint8 of rows of the index. Raises SourceError for one that can no longer be read."""
     found = np.empty((len(rows), images.size_px, images.size_px, 3), np.uint8)
-    batches = [rows[k : k + AHEAD_IMAGES] for k in range(0, len(rows), AHEAD_IMAGES)]
-    for k, batch in enumerate(read_batches(shard, index, batches, images)):
+    for k, batch in enumerate(read_batches(shard, index, cut(rows, AHEAD_IMAGES), images)):
         found[k * AHEAD_IMAGES : k * AHEAD_IMAGES + len(batch)] = batch
     return found
 
@@ -99,6 +103,5 @@ def classify_split(
     from ddoq_core.train.accuracy import predict
 
     rows = index.rows(split)
-    batches = [rows[k : k + BATCH_IMAGES] for k in range(0, len(rows), BATCH_IMAGES)]
-    pictures = read_batches(shard, index, batches, images, center_crop)
+    pictures = read_batches(shard, index, cut(rows, BATCH_IMAGES), images, center_crop)
     return np.concatenate([predict(model, batch) for batch in pictures]), index.labels(rows)

@@ -50,6 +50,12 @@ def some_classes(index: Index) -> tuple[str, ...]:
     return tuple(index.classes[label] for label in sorted(drawn))
 
 
+def some_rows(index: Index, split: str, most: int) -> list[NDArray[np.int64]]:
+    """Rows of the index of each of these classes, at most so many of a split, drawn at random."""
+    rng = np.random.default_rng(0)
+    return [rng.permutation(index.rows(split, name))[:most] for name in some_classes(index)]
+
+
 def latents_of(encode: Artifact) -> LatentStore:
     """The store of an encode artifact."""
     return LatentStore(encode.path / LATENTS, encode.check)
