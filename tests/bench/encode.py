@@ -72,7 +72,8 @@ def workers() -> Iterator[Any]:
 def recipe_of(folder: Path, autoencoder: Path, size_px: int = SIZE_PX) -> Recipe:
     """The recipe `folder` on these images, with these weights."""
     weights = json.dumps({"weights": str(autoencoder)})
-    settings = [f"data.path={folder}", f"images.size_px={size_px}", f"autoencoder={weights}", "ipc=1"]
+    once = "prior.train.flip=false"  # else the stage encodes the images and, for the prior, these mirrored
+    settings = [f"data.path={folder}", f"images.size_px={size_px}", f"autoencoder={weights}", "ipc=1", once]
     return load_recipe("folder", settings=settings)
 
 
