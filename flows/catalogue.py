@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from storage.errors import UsageError
+from tasks.recipe.fields import Weighting
+from tasks.recipe.grid import Grid
 from tasks.recipe.matrix import Matrix
 from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import Weighting
 
 OURS, YOURS = Path(__file__).with_name("prefect.yaml"), Path("prefect.yaml")
 SHOWN = 200  # characters of a value that is refused
 FLOW = ":distill"  # how the entrypoint of a recipe ends
+Found = TypeVar("Found", bound=BaseModel)
 
 
 def recipes() -> dict[str, dict[str, Any]]:
@@ -72,8 +74,17 @@ def load_recipe(name: str, ipc: int | None = None, settings: list[str] | None = 
 
 def matrix_of(given: dict[str, Any]) -> Matrix:
     """What is to be compared; the usual where nothing is given. Raises UsageError."""
+    return _valid(Matrix, given)
+
+
+def grid_of(given: dict[str, Any]) -> Grid:
+    """What is to be tried; the usual where nothing is given. Raises UsageError."""
+    return _valid(Grid, given)
+
+
+def _valid(kind: type[Found], given: dict[str, Any]) -> Found:
     try:
-        return Matrix.model_validate(given)
+        return kind.model_validate(given)
     except ValidationError as error:
         raise UsageError(describe(error)) from error
 

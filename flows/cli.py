@@ -10,18 +10,19 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from threading import Timer
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
-from flows.catalogue import load_recipe, matrix_of, recipes, weighting_of
+from flows.artifacts import Root, console, export, forget, inspect, verify
+from flows.catalogue import grid_of, load_recipe, matrix_of, recipes
 from flows.errors import DEBUG, TERMINATED, Terminated
 from flows.errors import clear_errors as _clear_errors
 from flows.server import prefect_server
 from flows.workers import num_workers, scheduler_address
 from storage.errors import UsageError
+from tasks.recipe.grid import Grid
 from tasks.recipe.matrix import Matrix, check_changes
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import STAGES
@@ -31,12 +32,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(markup=False, emoji=False)
 
 RecipeName = Annotated[str, typer.Argument(help="e.g. digits (see: ddoq recipes)")]
 Ipc = Annotated[int | None, typer.Option("--ipc", help="images per class, instead of the recipe's")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="another setting, e.g. --set decode.strength=0.2")]
-Root = Annotated[Path, typer.Option("--root", help="the folder of all artifacts")]
 Cluster = Annotated[
     str | None,
     typer.Option("--cluster", help="address of a Dask scheduler, e.g. tcp://10.0.0.1:8786; else DDOQ_CLUSTER"),
@@ -146,125 +145,47 @@ def compare(
     with _clear_errors():
         check_changes(settings or [])
         matrix = matrix_of({name: values for name, values in given.items() if values})
-    _run("compare", recipe, max(matrix.ipc), settings, root, cluster, workers, matrix)
+    _run("compare", recipe, max(matrix.ipc), settings, root, cluster, workers, matrix=matrix)
 
 
 @app.command()
-def inspect(
-    path: Annotated[Path, typer.Argument(help="an artifact's folder, e.g. runs/digits/encode")],
-) -> None:
-    """Show what an artifact was made with, what it holds and what is missing."""
-    from storage.inspection import describe
-
-    with _clear_errors():
-        console.print(describe(path))
-
-
-@app.command()
-def verify(
-    root: Annotated[Path, typer.Argument(help="a run root or one artifact's folder")] = Path("runs"),
-    sources: Annotated[bool, typer.Option("--sources", help="also read the source images again")] = False,
-) -> None:
-    """Read every file and compare it with its checksum. The next run makes damaged units anew.
-
-    With --sources every image is read as well and compared with the index: size and time do not tell all.
-    """
-    from storage.inspection import artifact_folders, unchecked_files, verify_folder
-    from tasks.inputs.runs import damaged_runs
-
-    with _clear_errors(root):
-        folders = artifact_folders(root)
-        damaged = [line for folder in folders for line in verify_folder(folder)] + list(damaged_runs(root))
-        changed = _verify_sources(folders) if sources else []
-        unchecked = sum(map(unchecked_files, folders))
-    for line in damaged + changed:
-        console.print(line, soft_wrap=True, highlight=False)
-    if unchecked:
-        console.print(
-            f"{unchecked} plans, marks and records were written before these had checksums: taken as they are"
-        )
-    found = f", {len(changed)} changed images" if sources else ""
-    remedy = ": run the recipe again" if damaged else ""
-    console.print(f"{len(folders)} artifacts read, {len(damaged)} damaged files{found}{remedy}")
-    raise typer.Exit(1 if damaged or changed else 0)
-
-
-def _verify_sources(folders: list[Path]) -> list[str]:
-    """Lines on the source images of the data sets among these artifacts."""
-    from storage.artifact import Artifact
-    from tasks.inputs.data import changed_sources
-
-    lines: list[str] = []
-    with console.status("reading the source images") as status:
-
-        def tell(done: int, total: int) -> None:
-            status.update(f"reading the source images: {done:,} of {total:,}")
-
-        for folder in folders:
-            if folder.parent.name == "shard":
-                lines += changed_sources(Artifact.open(folder), tell)
-    return lines
-
-
-@app.command()
-def forget(
-    path: Annotated[Path, typer.Argument(help="an artifact's folder, e.g. runs/digits/prototypes-ddoq-0")],
-    units: Annotated[list[str] | None, typer.Argument(help="units of it, e.g. classes; all if none is named")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
-) -> None:
-    """Drop an artifact or some of its units, so that the next run makes them anew.
-
-    Asks before all of an artifact is dropped, or more than three units of it.
-    """
-    from storage.inspection import forgetting
-
-    with _clear_errors():
-        wanted = forgetting(path, units or [])
-        if wanted.is_much and not yes:
-            _ask(f"forget {wanted}?")
-        for line in wanted.carry_out():
-            console.print(line, soft_wrap=True, highlight=False)
-
-
-def _ask(question: str) -> None:
-    """Go on after a yes. Raises UsageError where nobody can be asked."""
-    if not sys.stdin.isatty():
-        raise UsageError(f"{question} Nobody is there to say yes: say so with --yes")
-    if not typer.confirm(question):
-        raise typer.Exit(1)
-
-
-@app.command()
-def export(
-    what: Annotated[str, typer.Argument(help="a recipe that was run, or a folder like runs/digits/images-ddoq-0")],
-    form: Annotated[str, typer.Option("--to", help="imagefolder, huggingface, webdataset, dd-ranking or torch")],
-    out: Annotated[Path, typer.Option("--out", help="a new folder")],
-    method: Annotated[str | None, typer.Option("--method", help="of a recipe; its first if not given")] = None,
-    weights: Annotated[
-        str | None, typer.Option("--weights", help="uniform, sqrt, mass or a power; the method's if not given")
+def tune(
+    recipe: RecipeName,
+    strength: Annotated[list[float] | None, typer.Option(help="0.5, 0.7, 0.85 and 1 if not given")] = None,
+    guidance_scale: Annotated[list[float] | None, typer.Option(help="1.5 and 3 if not given")] = None,
+    num_steps: Annotated[list[int] | None, typer.Option(help="the recipe's, if not given")] = None,
+    noise: Annotated[list[str] | None, typer.Option(help="plain, cell, class; the recipe's, if not given")] = None,
+    num_candidates: Annotated[list[int] | None, typer.Option(help="the recipe's, if not given")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, help="how many; an interval needs two")] = 3,
+    method: Annotated[
+        str | None, typer.Option("--method", help="which is changed; the first that decodes through the prior")
     ] = None,
-    teacher: Annotated[
-        Path | None, typer.Option("--teacher", help="a teacher's folder, for its logits; the run's if not given")
-    ] = None,
+    ipc: Ipc = None,
+    settings: Set = None,
     root: Root = Path("runs"),
+    cluster: Cluster = None,
+    workers: Workers = None,
 ) -> None:
-    """Write the distilled pictures with weights and soft labels as other tools read them.
+    """Find where decoding should start and how hard it should guide, by the accuracy of students.
 
-    The newest run of a recipe says which settings it had; so it does of a folder of pictures that it has made.
+    They are judged on training images that the recipe keeps for it (data.tune_fraction), never on validation. Every
+    value is tried with each. Options that take several values are given several times: --strength 0.5 --strength 1.
     """
-    from tasks.export.choice import choose
-    from tasks.export.collect import collect
-    from tasks.export.formats import check_export
-    from tasks.export.formats import export as write
-
+    given = {
+        "strength": strength,
+        "guidance_scale": guidance_scale,
+        "num_steps": num_steps,
+        "noise": noise,
+        "num_candidates": num_candidates,
+        "seeds": list(range(seeds)),
+    }
     with _clear_errors():
-        check_export(form, out)
-        chosen = choose(what, root, method=method, weights=weighting_of(weights), teacher=teacher)
-        handout = collect(*chosen)
-        write(handout, form, out)
-    soft = "" if handout.logits is None else " with soft labels"
-    written = f"{len(handout.images)} pictures{soft} and {chosen.weights} weights written to {out}"
-    console.print(written, soft_wrap=True, markup=False, highlight=False)
+        grid = grid_of({name: values for name, values in given.items() if values})
+    _run("tune", recipe, ipc, settings, root, cluster, workers, grid=grid, method=method)
+
+
+for command in (inspect, verify, forget, export):
+    app.command()(command)
 
 
 def _run(
@@ -275,16 +196,16 @@ def _run(
     root: Path,
     cluster: str | None,
     workers: str | None,
-    matrix: Matrix | None = None,
+    **own: Any,
 ) -> None:
-    """Run a flow on a recipe of the catalogue, in this process, and show what it found."""
+    """Run a flow on a recipe of the catalogue, in this process, with what is its own, and show what it found."""
     start = time.monotonic()
     from flows import local
 
     with _clear_errors(root):
         number, address = num_workers(workers), scheduler_address(cluster)
         recipe = load_recipe(name, ipc, settings)
-        whole = recipe if matrix is None else matrix.recipe(recipe, max(matrix.ipc))
+        whole = _whole(recipe, **own)
         local.check_settings(whole)
         _check_writable(root)
         with prefect_server(root) as server:
@@ -292,15 +213,18 @@ def _run(
             with console.status("starting the Prefect server"):
                 local.prepare()
                 server.wait()
-            own = {} if matrix is None else {"matrix": matrix}
             found = local.execute(flow, recipe, root, cluster=address, workers=number, **own)
-    from flows.summary import show, show_comparison
+    from flows.summary import show, show_comparison, show_tuning
 
-    seconds = time.monotonic() - start
-    if matrix is None:
-        show(console, recipe, found, seconds)
-    else:
-        show_comparison(console, name, found, seconds)
+    shown = {"compare": show_comparison, "tune": show_tuning}.get(flow, show)
+    shown(console, recipe, found, time.monotonic() - start)
+
+
+def _whole(recipe: Recipe, matrix: Matrix | None = None, grid: Grid | None = None, method: str | None = None) -> Recipe:
+    """The recipe with all the methods that a flow makes of it."""
+    if matrix is not None:
+        return matrix.recipe(recipe, max(matrix.ipc))
+    return recipe if grid is None else grid.recipe(recipe, method)
 
 
 def _check_writable(root: Path) -> None:

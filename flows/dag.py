@@ -41,9 +41,9 @@ class Base:
     data: Artifact
     latents: Artifact
     models: dict[str, Artifact]  # "autoencoder", and "prior" where a method decodes through it
-    teacher: dict[str, Artifact]  # "teacher", unless students learn the classes
+    judge: dict[str, Artifact]  # "teacher", where there is one
     samples: dict[str, Artifact]  # "sample", where a method decodes through the prior and a teacher can judge it
-    held_out: Artifact  # the view of the held-out images that all students are shown
+    held_out: dict[str, Artifact]  # views of the images that students are judged by, "val" and, if any, "tune"
     labels: str
 
     @property
@@ -53,9 +53,9 @@ class Base:
             "shard": self.data,
             "encode": self.latents,
             **self.models,
-            **self.teacher,
+            **self.judge,
             **self.samples,
-            "view-val": self.held_out,
+            **{f"view-{split}": view for split, view in self.held_out.items()},
         }
 
 
@@ -65,20 +65,23 @@ class Outcome:
 
     named     every artifact by a name for people
     scores    of the stage evaluate, by "method/architecture/seed"
+    choices   the same on training images kept for choosing, if any
     measures  of the stage measure, by "method/seed"
     """
 
     named: dict[str, Artifact] = field(default_factory=dict)
     scores: dict[str, Artifact] = field(default_factory=dict)
+    choices: dict[str, Artifact] = field(default_factory=dict)
     measures: dict[str, Artifact] = field(default_factory=dict)
 
 
 def distillation(run: Run, recipe: Recipe) -> dict[str, Artifact]:
     """Every artifact of the recipe, by a name for people. Adds the jobs that complete them to the run."""
-    base = _base(run, recipe)
+    base = _base(run, recipe, ("val", "tune") if recipe.data.tune_fraction else ("val",))
     found = _methods(run, recipe, base)
     measures = {f"measure/{name}": artifact for name, artifact in found.measures.items()}
-    page = run.add(report.plan(recipe, {**found.scores, **measures, **base.samples}, run.root))
+    choices = {f"tune/{name}": artifact for name, artifact in found.choices.items()}
+    page = run.add(report.plan(recipe, {**found.scores, **choices, **measures, **base.samples}, run.root))
     return base.named | found.named | {"report": page}
 
 
@@ -86,7 +89,7 @@ def comparison(run: Run, recipe: Recipe, matrix: Matrix) -> tuple[Artifact, dict
     """The comparison of the matrix's cells, which share every artifact that is equal, and by images per class what it
     compares, by a name for people. Adds the jobs to the run."""
     recipe = matrix.recipe(recipe, max(matrix.ipc))
-    base = _base(run, recipe)
+    base = _base(run, recipe, ("val",))
     parents: dict[str, Artifact] = {}
     named: dict[int, dict[str, Artifact]] = {}
     for ipc in matrix.ipc:
@@ -97,7 +100,13 @@ def comparison(run: Run, recipe: Recipe, matrix: Matrix) -> tuple[Artifact, dict
     return run.add(compare.plan(recipe, matrix, parents, run.root)), named
 
 
-def _base(run: Run, recipe: Recipe) -> Base:
+def tuning(run: Run, recipe: Recipe) -> Outcome:
+    """The recipe's methods judged by training images that were kept for choosing. Adds the jobs to the run."""
+    return _methods(run, recipe, _base(run, recipe, ("tune",)))
+
+
+def _base(run: Run, recipe: Recipe, splits: tuple[str, ...]) -> Base:
+    """What all share, with students judged on these splits."""
     data, index = indexed(run.add_now(shard.plan(recipe, run.root)))
     check_counts(recipe.ipc, index.counts("train"))
     check_models(recipe)
@@ -108,16 +117,16 @@ def _base(run: Run, recipe: Recipe) -> Base:
     if recipe.through_prior and not training:
         models["prior"] = run.add(prior.plan(recipe, data, {}))  # early: one that cannot be had is told at once
     latents = run.add(encode.plan(recipe, data, models["autoencoder"]))
-    judge = {"teacher": _teacher(run, recipe, data)} if protocol.labels != "hard" else {}
+    judge = {"teacher": _teacher(run, recipe, data)} if protocol.labels != "hard" or recipe.selects else {}
     if training:
         seen = {"encode": latents}
         if training.flip:
             seen["mirrored"] = run.add(encode.plan(recipe, data, models["autoencoder"], mirrored=True))
         models["prior"] = run.add(prior.plan(recipe, data, seen))
     samples = {}
-    if "prior" in models and judge:
+    if "prior" in models and judge and "val" in splits:
         samples["sample"] = run.add(sample.plan(recipe, latents, {**models, **judge}))
-    held_out = run.add(view.plan(recipe, data, "val", protocol.center_crop))
+    held_out = {split: run.add(view.plan(recipe, data, split, protocol.center_crop)) for split in splits}
     return Base(data, latents, models, judge, samples, held_out, protocol.labels)
 
 
@@ -141,15 +150,16 @@ def _methods(run: Run, recipe: Recipe, base: Base) -> Outcome:
 def _method(run: Run, recipe: Recipe, base: Base, method: str, seed: int, found: Outcome) -> None:
     draw = recipe.draw_of(seed)
     prototypes = run.add(cluster.plan(recipe, method, draw, base.latents))
-    pictures = run.add(decode.plan(recipe, method, draw, prototypes, base.models))
-    measures = run.add(measure.plan(recipe, method, draw, base.data, pictures))
-    labelled = {"decode": pictures, **base.teacher}
+    pictures = run.add(decode.plan(recipe, method, draw, prototypes, {**base.models, **base.judge}))
+    labelled = {"decode": pictures, **(base.judge if base.labels != "hard" else {})}
     if base.labels == "stored":
         labelled = {"decode": pictures, "label": run.add(label.plan(recipe, method, seed, base.data, labelled))}
         found.named[f"labels-{method}-{seed}"] = labelled["label"]
     for architecture in recipe.train.architectures:
         student = run.add(train.plan(recipe, method, architecture, seed, base.data, labelled))
-        score = run.add(evaluate.plan(base.data, student, base.held_out))
-        found.scores[f"{method}/{architecture}/{seed}"] = score
-    found.measures[f"{method}/{seed}"] = measures
+        for split, held_out in base.held_out.items():
+            score = run.add(evaluate.plan(base.data, student, held_out))
+            (found.scores if split == "val" else found.choices)[f"{method}/{architecture}/{seed}"] = score
+    if "val" in base.held_out:
+        found.measures[f"{method}/{seed}"] = run.add(measure.plan(recipe, method, draw, base.data, pictures))
     found.named.update({f"prototypes-{method}-{draw}": prototypes, f"images-{method}-{draw}": pictures})

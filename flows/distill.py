@@ -20,6 +20,7 @@ from tasks.inputs.cached import show_cached
 from tasks.inputs.runs import keep_run
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import STAGES
+from tasks.report import preferred
 
 Found = TypeVar("Found")
 
@@ -48,9 +49,9 @@ def execute(
         publish_stages(run, recipe.name, rows)
         return {"stages": rows}
     link_newest(run.root, recipe.name, artifacts)
-    keep_run(run.root / recipe.name, recipe, artifacts)
-    publish_stages(run, recipe.name, rows)
     found = results(artifacts["report"])
+    keep_run(run.root / recipe.name, recipe, artifacts, preferred=preferred(found))
+    publish_stages(run, recipe.name, rows)
     run.publish(create_markdown_artifact, to_markdown(recipe, found), key="ddoq-report", description=recipe.name)
     return {
         "stages": rows,

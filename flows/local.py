@@ -41,20 +41,21 @@ def prepare() -> None:
     from prefect.events.worker import EventsWorker
 
     import flows.compare
-    import flows.distill  # noqa: F401
+    import flows.tune  # noqa: F401
 
     EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)  # of 10 with a second between them
     logging.getLogger(EventsWorker.__name__).setLevel(logging.CRITICAL)
 
 
 def execute(name: str, recipe: Recipe, root: Path, *, cluster: str | None, workers: int, **more: Any) -> dict[str, Any]:
-    """Run `distill`, `compare` or one stage's flow here, with its own parameters. Raises RunFailed, ServerError."""
+    """Run `distill`, `compare`, `tune` or one stage's flow here, with its own parameters. Raises RunFailed,
+    ServerError."""
     from httpx import HTTPStatusError, TransportError
 
-    from flows import compare, distill
+    from flows import compare, distill, tune
     from flows.runners import dask_runner
 
-    chosen = getattr(compare if name == COMPARE else distill, name)
+    chosen = getattr({COMPARE: compare, tune.TUNE: tune}.get(name, distill), name)
     flow = chosen.with_options(task_runner=dask_runner(cluster, workers))
     found: list[dict[str, Any]] = []
     flow.fn = _keeping(flow.fn, found)

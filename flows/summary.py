@@ -12,7 +12,7 @@ from rich.table import Table
 from flows.run import Run
 from storage.artifact import Artifact
 from tasks.recipe.recipe import Recipe
-from tasks.report import FOLDER
+from tasks.report import FOLDER, preferred
 
 
 def stage_rows(run: Run) -> list[dict[str, Any]]:
@@ -72,12 +72,31 @@ def show(console: Console, recipe: Recipe, found: dict[str, Any], seconds: float
     for row in found["results"]:
         accuracies.add_row(row["method"], row["architecture"], spread(row), f"{row['w2']:.3f}")
     console.print(accuracies)
+    if best := preferred(found["results"]):
+        means = ", ".join(f"{row['method']} {100 * row['tune_mean']:.1f}" for row in found["results"])
+        console.print(f"training images kept for choosing prefer {best}, which ddoq export hands out ({means} %)")
     console.print(f"report: {Path(found['report'])}", soft_wrap=True)
 
 
-def show_comparison(console: Console, name: str, found: dict[str, Any], seconds: float) -> None:
+def show_tuning(console: Console, recipe: Recipe, found: dict[str, Any], seconds: float) -> None:
+    """Print what was tried, the best first, and how to take it."""
+    _show_stages(console, recipe.name, found, seconds)
+    title = f"{found['ipc']} images per class, {len(found['seeds'])} seeds: top-1 % on kept training images"
+    table = Table("settings", "top-1 %, 95 % interval", "minus random images", "decode + train s", title=title)
+    for row in found["results"]:
+        sides = f"{100 * row['minus_random_low']:+.1f} to {100 * row['minus_random_high']:+.1f}"
+        cost = f"{row['decode_seconds']:.0f} + {row['train_seconds']:.0f}"
+        half = (row["top1_high"] - row["top1_low"]) / 2
+        table.add_row(row["name"], f"{100 * row['top1_mean']:.1f} ± {100 * half:.1f}", sides, cost)
+    console.print(table)
+    best = next(row for row in found["results"] if row["settings"])
+    console.print("best: " + " ".join(f"--set decode.{name}={value}" for name, value in best["settings"].items()))
+    console.print(f"report: {Path(found['report'])}", soft_wrap=True)
+
+
+def show_comparison(console: Console, recipe: Recipe, found: dict[str, Any], seconds: float) -> None:
     """Print a table of accuracies for each number of images per class and student, and what is sure."""
-    _show_stages(console, name, found, seconds)
+    _show_stages(console, recipe.name, found, seconds)
     panels = dict.fromkeys((row["ipc"], row["architecture"]) for row in found["results"])
     for ipc, architecture in panels:
         rows = [row for row in found["results"] if (row["ipc"], row["architecture"]) == (ipc, architecture)]

@@ -20,7 +20,7 @@ from storage.clock import Clock
 from storage.files import sha256_of
 from storage.index import Index
 from tasks.inputs.cached import cached
-from tasks.inputs.models import load_autoencoder, load_prior
+from tasks.inputs.models import load_autoencoder, load_classifier, load_prior
 from tasks.inputs.plan import Work, batches_of_classes
 from tasks.inputs.real import read_images
 from tasks.inputs.stores import images_of, index_of, latents_of, prototypes_of
@@ -34,9 +34,10 @@ READS = {"medoid": (), "autoencoder": ("autoencoder",), "diffusion": ("autoencod
 
 
 def plan(recipe: Recipe, method: str, seed: int, prototypes: Artifact, models: Mapping[str, Artifact]) -> Work:
-    """The pictures of a method. Of the models, "autoencoder" and "prior", it reads those that it decodes through."""
+    """The pictures of a method. Of the models, "autoencoder", "prior" and "teacher", it reads those that it needs."""
     config, images = recipe.settings_of(method).decode, recipe.images.for_training
-    parents = {"cluster": prototypes, **{name: models[name] for name in READS[config.method]}}
+    reads = (*READS[config.method], *(["teacher"] if config.selects else []))
+    parents = {"cluster": prototypes, **{name: models[name] for name in reads}}
     settings = {**identity(config, recipe.prior, seed), "size_px": images.size_px, **recipe.images.filters}
     label = f"{prototypes.label}-{config.method}"
     artifact = Artifact(prototypes.root, "decode", VERSION, settings, parents, label=label)
@@ -52,13 +53,14 @@ def identity(config: DecodeConfig, prior: PriorConfig, seed: int) -> dict[str, A
     own = {"shared names": "told apart"}  # once the prompts of both cranes were the same
     if prior.kind != "stable-diffusion":
         own = DecodeConfig().model_dump(include={"prompt", "negative_prompt"})
-    unset = {"guided_channels"} if config.guided_channels is None else None  # in no digest of before there was this
+    later = ("guided_channels", "noise", "num_candidates")  # in no digest where they are as before there were these
+    unset = {name for name in later if getattr(config, name) == getattr(DecodeConfig(), name)}
     return {**config.model_dump(exclude=unset), **own, "seed": seed}
 
 
 def units(artifact: Artifact, index: Index, class_names: tuple[str, ...] | None = None) -> dict[str, str]:
     """Classes, each with the hash of its prototypes and of the models."""
-    models = {k: parent.content() for k, parent in artifact.parents.items() if k in ("autoencoder", "prior")}
+    models = {k: parent.content() for k, parent in artifact.parents.items() if k in ("autoencoder", "prior", "teacher")}
     prototypes = artifact.parents["cluster"]
     marks = {name: prototypes.mark(name) for name in class_names or index.classes}
     return {name: sha256_of([models, mark.content if mark else None]) for name, mark in marks.items()}
@@ -109,7 +111,8 @@ class Pictures(Protocol):
         """The classes, in the groups in which their pictures are made."""
 
     def of(self, group: Names, clock: Clock) -> dict[str, Arrays]:
-        """Per class images (n, S, S, 3) uint8, the centroid (n,) of each, and the seed (n,) of its noise, if any."""
+        """Per class images (n, S, S, 3) uint8, the centroid (n,) of each, the seed (n,) of its noise, if any, and the
+        teacher's score (n,) of one chosen."""
 
 
 class Medoids:
@@ -142,41 +145,83 @@ class Decoded:
         from ddoq_core.devices import best_device
         from ddoq_core.memory import batch_size
 
-        self.store, self.index, self.seed = prototypes_of(artifact.parents["cluster"]), index, seed
+        self.prototypes, self.config, self.index, self.seed = artifact.parents["cluster"], config, index, seed
         self.noisy, sample = config.method == "diffusion", None
-        self.num_draws = config.num_draws if self.noisy else 1
         if self.noisy:
             prior = load_prior(artifact.parents["prior"], config, index.classes).with_sampler(config.sampler)
             sample = partial(prior.sample, **config.sampling)
+        self.teacher = load_classifier(artifact.parents["teacher"]) if config.selects else None
         self.attributes: dict[str, Any] = {"method": config.method, "seed": seed, "resize": "lanczos"}
-        self.num_points, _, *side = self.store.read_class(index.classes[0])["centroids"].shape
+        self.num_points, _, *side = prototypes_of(self.prototypes).shape_of(index.classes[0], "centroids")
         self.batch_size = batch_size(best_device(), *side)
         model = load_autoencoder(artifact.parents["autoencoder"])
         self.decoder = Decoder(model, sample, images.size_px, self.batch_size)
 
     def groups(self, names: Names) -> list[Names]:
-        size = max(1, self.batch_size // (self.num_points * self.num_draws))
+        drawn = self.num_points * (self.config.num_draws * self.config.num_candidates if self.noisy else 1)
+        size = max(1, self.batch_size // drawn)
         return [names[k : k + size] for k in range(0, len(names), size)]
 
     def of(self, group: Names, clock: Clock) -> dict[str, Arrays]:
         import torch
 
+        labels = [self.index.classes.index(name) for name in group]
         with clock("read"):
-            z = np.stack([self.store.read_class(name)["centroids"] for name in group])  # (classes, K, C, H, W)
-        centroid = np.tile(np.arange(self.num_points), self.num_draws)
-        seeds = np.array([self._seeds(name) for name in group])  # (classes, n)
-        labels = np.repeat([self.index.classes.index(name) for name in group], len(centroid))
+            points = [self._points(name) for name in group]
         with clock("compute"):
-            flat = torch.from_numpy(z[:, centroid]).flatten(0, 1)
-            pictures = self.decoder(flat, torch.from_numpy(labels), seeds.flatten().tolist())
-        parts = zip(group, pictures.reshape(len(group), -1, *pictures.shape[1:]), seeds, strict=True)
-        return {
-            name: {"images": x, "centroid": centroid, **({"seed": own} if self.noisy else {})} for name, x, own in parts
-        }
+            z, seeds = (np.concatenate([part[key] for part in points]) for key in ("z", "seed"))
+            num = len(z) // len(group)  # of a class
+            pictures = self.decoder(torch.from_numpy(z), torch.from_numpy(np.repeat(labels, num)), seeds.tolist())
+            found: dict[str, Arrays] = {}
+            for name, label, part, images in zip(group, labels, points, np.split(pictures, len(group)), strict=True):
+                arrays = {
+                    "images": images,
+                    "centroid": part["centroid"],
+                    **({"seed": part["seed"]} if self.noisy else {}),
+                }
+                found[name] = self._chosen(arrays, label) if self.config.selects else arrays
+        return found
 
-    def _seeds(self, name: str) -> list[int]:
-        """Seeds (n,) of a class: the first draw of each centroid, then the second of each, and so on."""
-        from ddoq_core.decode.noise import unit_seeds
+    def _points(self, name: str) -> Arrays:
+        """What is decoded of a class, n in number: latents z (n, C, H, W), and the centroid and the seed of each.
 
-        later = [("draw", draw) for draw in range(1, self.num_draws)]
-        return [seed for more in [(), *later] for seed in unit_seeds(self.num_points, self.seed, name, *more)]
+        The first draw of each centroid, the second of each and so on, then the same again for other candidates.
+        """
+        from ddoq_core.decode.noise import residuals_of, unit_seeds
+
+        centroids = prototypes_of(self.prototypes).read_array(name, "centroids")  # (K, C, H, W)
+        num_draws, num_candidates = (self.config.num_draws, self.config.num_candidates) if self.noisy else (1, 1)
+        draws = [("draw", k) if k else () for k in range(num_draws)]
+        units = [(*draw, *(("candidate", k) if k else ())) for k in range(num_candidates) for draw in draws]
+        seeds = [seed for unit in units for seed in unit_seeds(self.num_points, self.seed, name, *unit)]
+        centroid = np.tile(np.arange(self.num_points), len(units))
+        z = centroids[centroid]
+        if self.noisy and self.config.noise != "plain":
+            z = z + self._deviation(name, centroids)[centroid] * residuals_of(seeds, z.shape[1:])
+        return {"z": z, "centroid": centroid, "seed": np.array(seeds)}
+
+    def _deviation(self, name: str, centroids: NDArray[Any]) -> NDArray[np.float32]:
+        """σ (K, C, 1, 1) of what quantisation left out of each cell, or of the class."""
+        from ddoq_core.decode.noise import residual_variance
+
+        store, latents = prototypes_of(self.prototypes), latents_of(self.prototypes.parents["encode"])
+        assignment, counts = (store.read_array(name, key) for key in ("assignment", "counts"))
+        variance = residual_variance(latents.read_blocks(name), centroids, assignment)  # (K, C)
+        if self.config.noise == "class":
+            variance[:] = np.average(variance, axis=0, weights=counts)
+        return np.sqrt(variance)[:, :, None, None]
+
+    def _chosen(self, arrays: Arrays, label: int) -> Arrays:
+        """Of a class's pictures, the candidate for each that is chosen, with its score."""
+        from ddoq_core.decode.selection import cross_entropy, select
+        from ddoq_core.train.accuracy import features, predict
+
+        assert self.teacher is not None
+        pictures = arrays["images"]
+        scores = cross_entropy(predict(self.teacher, pictures), np.full(len(pictures), label))
+        shape = (self.config.num_candidates, -1)
+        seen = features(self.teacher, pictures)
+        of_candidates = seen.reshape(*shape, seen.shape[1]).swapaxes(0, 1)  # (K, n, d)
+        chosen = select(scores.reshape(shape).T, of_candidates)
+        rows = chosen * len(chosen) + np.arange(len(chosen))
+        return {**{key: array[rows] for key, array in arrays.items()}, "score": scores[rows]}

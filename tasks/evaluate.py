@@ -1,4 +1,4 @@
-"""Stage evaluate: the accuracy of a student's last epoch on held-out real images."""
+"""Stage evaluate: the accuracy of a student's last epoch on real images that nothing was trained on."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ METRICS = "metrics"
 
 def plan(shard: Artifact, student: Artifact, held_out: Artifact) -> Work:
     """The accuracy of a student, shown the view of the held-out images, which is made of the same."""
-    center_crop = held_out.config["center_crop"]
-    settings = {"images": held_out.config["images"], **({"center_crop": center_crop} if center_crop else {})}
+    split, center_crop = held_out.config["split"], held_out.config["center_crop"]
+    told = {} if split == "val" else {"split": split}  # in no digest of before there was another
+    settings = {"images": held_out.config["images"], **({"center_crop": center_crop} if center_crop else {}), **told}
     parents = {"shard": shard, "train": student}
     artifact = Artifact(shard.root, "evaluate", VERSION, settings, parents, label=student.label)
     return Work(artifact, evaluate, (held_out,), reads=(held_out,), gpu=True)
@@ -38,7 +39,7 @@ def evaluate(artifact: Artifact, held_out: Artifact) -> State | str:
     with clock("read"):
         _, index = indexed(artifact.parents["shard"])
         student, pictures = load_classifier(artifact.parents["train"]), view_of(held_out)
-        truth = index.labels(index.rows("val"))
+        truth = index.labels(index.rows(held_out.config["split"]))
     with clock("compute"):
         found = accuracy(predict(student, pictures), truth)
     with artifact.writing(METRICS, clock, {**asdict(found), "images": len(truth)}) as folder:

@@ -28,15 +28,15 @@ from tasks.pages.findings import remarks
 from tasks.pages.render import render
 from tasks.recipe.recipe import Recipe
 
-VERSION = 5
+VERSION = 6
 FOLDER = "report"
 MOST_PICTURES = 20  # of a class, shown per method
 TEMPLATE = "report.html.j2"
 
 
 def plan(recipe: Recipe, parents: Mapping[str, Artifact], root: Path) -> Work:
-    """The report on all methods, from the stages evaluate ("method/architecture/seed"), measure
-    ("measure/method/seed") and, where there is one, sample."""
+    """The report on all methods, from the stages evaluate ("method/architecture/seed", and "tune/…" on training images
+    kept for choosing, if any), measure ("measure/method/seed") and, where there is one, sample."""
     artifact = Artifact(root, "report", VERSION, {"recipe": recipe.identity()}, parents)
     return Work(artifact, report, (recipe,))
 
@@ -76,6 +76,7 @@ def results(artifact: Artifact, recipe: Recipe) -> list[dict[str, Any]]:
 
 def _row(artifact: Artifact, recipe: Recipe, method: str, architecture: str) -> dict[str, Any]:
     scores = [artifact.parents[f"{method}/{architecture}/{seed}"].record().facts for seed in recipe.seeds]
+    chosen_by = [artifact.parents.get(f"tune/{method}/{architecture}/{seed}") for seed in recipe.seeds]
     measures = [artifact.parents[f"measure/{method}/{seed}"].record().facts for seed in recipe.seeds]
     top1 = [float(score["top1"]) for score in scores]
     return {
@@ -87,8 +88,15 @@ def _row(artifact: Artifact, recipe: Recipe, method: str, architecture: str) -> 
         "top1_mean": fmean(top1),
         "top1_std": stdev(top1) if len(top1) > 1 else 0.0,
         "top1": top1,
+        **({"tune_mean": fmean(kept.record().facts["top1"] for kept in chosen_by if kept)} if all(chosen_by) else {}),
         **{name: fmean(measure[name] for measure in measures) for name in MEASURES},
     }
+
+
+def preferred(rows: list[dict[str, Any]]) -> str | None:
+    """The method whose students know most of the training images that were kept for choosing, None without any."""
+    kept = [row for row in rows if "tune_mean" in row]
+    return max(kept, key=lambda row: row["tune_mean"])["method"] if kept else None
 
 
 def decoded_of(artifact: Artifact, recipe: Recipe, method: str) -> Artifact:
@@ -147,6 +155,7 @@ def _render(
         TEMPLATE,
         recipe=recipe,
         rows=rows,
+        preferred=preferred(rows),
         galleries=galleries,
         figure=base64.b64encode(figure).decode(),
         costs=list(ledger(artifact)),

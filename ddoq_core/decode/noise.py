@@ -1,13 +1,15 @@
-"""The noise that a centroid is given: how much, and drawn from which seeds."""
+"""The noise that a centroid is given: how much, what it lacks, and drawn from which seeds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import SchedulerMixin
+from numpy.typing import NDArray
 
 from ddoq_core.seeds import derive_seed
 
@@ -35,3 +37,28 @@ def unit_seeds(num: int, seed: int, *unit: Any) -> list[int]:
 def noise_of(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
     """Standard normal noise (B, *shape), each row drawn from its own seed."""
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def residuals_of(seeds: Sequence[int], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Standard normal noise (B, *shape) that takes the place of what a centroid lacks, each row from its own seed."""
+    return noise_of([derive_seed(seed, "residual") for seed in seeds], shape).numpy()
+
+
+def residual_variance(
+    blocks: Iterable[NDArray[Any]], centroids: NDArray[Any], assignment: NDArray[np.integer[Any]]
+) -> NDArray[np.float32]:
+    """What quantisation left out, per cell and channel: the mean (K, C) of (z − c)² over a cell's latents z and their
+    positions; latents (n, C, H, W) come in blocks (b, C, H, W), of which assignment (n,) says the cells.
+
+    A centroid with normal noise of this variance has the energy of a latent of its cell, and so it has after any
+    step of noising: √ᾱ·(c + σ·ε') + √(1 − ᾱ)·ε is √ᾱ·c + √(1 − ᾱ + ᾱ·σ²)·ε.
+    """
+    total = np.zeros(centroids.shape[:2])  # (K, C)
+    start = 0
+    for block in blocks:
+        cells = assignment[start : start + len(block)]
+        squares = np.square(block.astype(np.float32) - centroids[cells]).mean((2, 3))  # (b, C)
+        np.add.at(total, cells, squares)
+        start += len(block)
+    counts = np.bincount(assignment, minlength=len(centroids))
+    return (total / np.maximum(counts, 1)[:, None]).astype(np.float32)

@@ -8,15 +8,16 @@ from typing import NamedTuple
 from storage.artifact import Artifact, NotDone
 from storage.errors import UsageError
 from tasks.inputs.runs import KeptRun, kept_run, kept_runs
-from tasks.recipe.settings import Weighting
+from tasks.recipe.fields import Weighting
 
 
 class Choice(NamedTuple):
-    """Pictures, the rule of their weights, and whose logits go with them."""
+    """Pictures, the rule of their weights, whose logits go with them, and why these, where nobody asked for them."""
 
     decode: Artifact
     weights: Weighting
     teacher: Artifact | None
+    reason: str = ""
 
 
 def choose(
@@ -29,12 +30,15 @@ def choose(
 ) -> Choice:
     """The pictures of a recipe's newest run in a root, or of a folder, with their own weights and teacher.
 
-    method, weights, teacher  instead of the run's first method, the method's rule, the run's teacher
+    method, weights, teacher  instead of the method that the run prefers, the method's rule, the run's teacher
     Raises UsageError for what is none of these or ambiguous, NotDone for what is not finished.
     """
-    run = kept_run(root / what)
+    run, reason = kept_run(root / what), ""
     if run is not None:
-        name = method or next(iter(run.recipe.methods))
+        name = method or run.chosen
+        if not method:
+            why = "which training images kept for choosing prefer" if run.preferred else "the recipe's first"
+            reason = f"of the method {name}, {why}"
         decode, rules = _pictures_of(run, name, root), [run.recipe.settings_of(name).weights]
     else:
         folder = Path(what)
@@ -48,7 +52,7 @@ def choose(
         found = f"of methods with weights {', '.join(map(str, rules))}" if rules else "of no run that is kept"
         raise UsageError(f"{what} holds pictures {found}: say which rule with --weights")
     judge = Artifact.open(teacher) if teacher else _teacher_of(run, decode.root)
-    return Choice(decode, rules[0] if weights is None else weights, judge)
+    return Choice(decode, rules[0] if weights is None else weights, judge, reason)
 
 
 def _pictures_of(run: KeptRun, method: str, root: Path) -> Artifact:

@@ -26,7 +26,8 @@ _checked: dict[Path, Source] = {}  # sources that an early check in this process
 
 def shard_artifact(root: Path, data: DataConfig) -> Artifact:
     """The artifact of a source; its identity is known once it is done (see tasks.inputs.stores.indexed)."""
-    return Artifact(root, "shard", VERSION, data.model_dump(exclude={"max_refused"}), label=data.source)
+    unset = {"tune_fraction"} if not data.tune_fraction else set()  # in no digest of before there was this
+    return Artifact(root, "shard", VERSION, data.model_dump(exclude={"max_refused", *unset}), label=data.source)
 
 
 def source_for(artifact: Artifact, data: DataConfig) -> Source:
@@ -41,27 +42,36 @@ def unit_of(plain: Path) -> str:
 
 def split_listing(source: Source, data: DataConfig) -> Listing:
     """What a source lists, of the subset's classes, every image in "train" or "val": as the source says, else a
-    stratified split by the recipe's seed. Raises SourceError."""
+    stratified split by the recipe's seed; then a share of those of "train" in "tune". Raises SourceError."""
     listing = take_subset(source.listing, data.subset) if data.subset else source.listing
     splits = set(listing.images["split"].unique().to_pylist())
-    if splits == {"train", "val"}:
-        return listing
-    if splits != {""}:
+    if splits == {""}:
+        listing = _cut(listing, "", data.val_fraction, ("train", "val"), data, "val_fraction")
+    elif splits != {"train", "val"}:
         raise SourceError(
             f"the images of {data.path} are of {' and '.join(sorted(split or 'no split' for split in splits))} alone: "
             "put all of them below train/ and val/ (a flat val/ takes data.val_path and data.val_labels), or none"
         )
+    if data.tune_fraction:
+        listing = _cut(listing, "train", data.tune_fraction, ("train", "tune"), data, "tune_fraction")
+    return listing
+
+
+def _cut(listing: Listing, split: str, share: float, names: tuple[str, str], data: DataConfig, setting: str) -> Listing:
+    """The images of a split in two, of which the second has this share of every class."""
     from sklearn.model_selection import train_test_split
 
-    labels = np.asarray(listing.images["class"].to_pylist())
-    rows = np.arange(len(labels))
+    column = np.asarray(listing.images["split"].to_pylist(), object)
+    rows = np.flatnonzero(column == split)
+    labels = np.asarray(listing.images["class"].take(pa.array(rows)).to_pylist())
     try:
-        train, _ = train_test_split(rows, test_size=data.val_fraction, random_state=data.split_seed, stratify=labels)
+        _, second = train_test_split(rows, test_size=share, random_state=data.split_seed, stratify=labels)
     except ValueError as error:
-        raise SourceError(f"data.val_fraction={data.val_fraction} cannot split every class: {error}") from error
-    split = pc.if_else(pa.array(np.isin(rows, train)), "train", "val")
-    column = listing.images.schema.get_field_index("split")
-    return Listing(listing.images.set_column(column, "split", split), listing.refused)
+        raise SourceError(f"data.{setting}={share} cannot split every class: {error}") from error
+    column[rows] = names[0]
+    column[second] = names[1]
+    at = listing.images.schema.get_field_index("split")
+    return Listing(listing.images.set_column(at, "split", pa.array(column, pa.string())), listing.refused)
 
 
 def check_source(recipe: Recipe, root: Path) -> tuple[str, ...]:

@@ -15,12 +15,21 @@ RUN = "run"
 
 
 class KeptRun(BaseModel):
-    """What a run was asked for, and the "<stage>/<digest>" of its artifacts by a name for people."""
+    """What a run was asked for, and the "<stage>/<digest>" of its artifacts by a name for people.
+
+    preferred  the method that training images kept for choosing prefer
+    """
 
     model_config = ConfigDict(frozen=True)
 
     recipe: Recipe
     artifacts: dict[str, str]
+    preferred: str | None = None
+
+    @property
+    def chosen(self) -> str:
+        """The method that is handed out where none is asked for: the preferred one, else the first."""
+        return self.preferred or next(iter(self.recipe.methods))
 
     def pictures_of(self, method: str) -> str | None:
         """The pictures of a method's first seed."""
@@ -34,9 +43,12 @@ class KeptRun(BaseModel):
                 yield self.recipe.settings_of(name)
 
 
-def keep_run(folder: Path, recipe: Recipe, artifacts: Mapping[str, Artifact], name: str = RUN) -> None:
+def keep_run(
+    folder: Path, recipe: Recipe, artifacts: Mapping[str, Artifact], name: str = RUN, preferred: str | None = None
+) -> None:
     """Write `<folder>/<name>.json`, whole or not at all."""
-    kept = KeptRun(recipe=recipe, artifacts={key: str(artifact) for key, artifact in artifacts.items()})
+    named = {key: str(artifact) for key, artifact in artifacts.items()}
+    kept = KeptRun(recipe=recipe, artifacts=named, preferred=preferred)
     write_checked(folder / f"{name}.json", kept.model_dump(mode="json"))
 
 

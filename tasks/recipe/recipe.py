@@ -8,23 +8,19 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ddoq_core.train.protocol import WeightsIn
+from tasks.recipe.fields import Count, Seed, Settings, Weighting, each_once
 from tasks.recipe.settings import (
     COMPARE,
     STAGES,
     AutoencoderConfig,
     ClusterConfig,
-    Count,
     DataConfig,
     DecodeConfig,
     EncodeConfig,
     ImageConfig,
     PriorConfig,
-    Seed,
-    Settings,
     TeacherConfig,
     TrainConfig,
-    Weighting,
-    each_once,
 )
 
 METHOD_NAME = 60  # characters
@@ -120,6 +116,11 @@ class Recipe(Settings):
     def through_prior(self) -> list[str]:
         """The methods that decode through the prior."""
         return [method for method in self.methods if self.settings_of(method).decode.method == "diffusion"]
+
+    @property
+    def selects(self) -> bool:
+        """Whether the teacher chooses the pictures of any method."""
+        return any(self.settings_of(method).decode.selects for method in self.methods)
 
     def num_pictures(self, method: str) -> int:
         """Distilled pictures of a class: one for each centroid, or as many as are drawn from it."""

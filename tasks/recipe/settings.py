@@ -7,13 +7,10 @@ speed, devices and workers are not here.
 from __future__ import annotations
 
 import string
-import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     PositiveInt,
@@ -22,6 +19,22 @@ from pydantic import (
 )
 
 from ddoq_core.train.protocol import Augmentation, Labels, Optimizer, Schedule, WeightsIn
+from tasks.recipe.fields import (
+    Architecture,
+    Count,
+    Decay,
+    Noise,
+    Rate,
+    Scale,
+    Seed,
+    Settings,
+    Side,
+    Steps,
+    Strength,
+    Text,
+    Width,
+    each_once,
+)
 
 STAGES = (
     "shard", "view", "autoencoder", "encode", "teacher", "prior", "cluster", "decode", "measure", "label", "train",
@@ -32,21 +45,6 @@ Subset = Literal[
     "imagenette", "imagewoof", "imagenet100", "imageidc", "imagemeow", "imagesquawk", "imagefruit", "imageyellow"
 ]
 ProtocolName = Literal["fkd", "rded", "hard", "rd3", "quick"]
-Weighting = Literal["uniform", "sqrt", "mass", "sqrt-paper"] | Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
-
-
-def _printable(text: str) -> str:
-    """The text. Raises ValueError for one that no terminal, file system or JSON file could take as it is."""
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
-        raise ValueError("control characters, or bytes that are no text: write it without")
-    return text
-
-
-def each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The values. Raises ValueError where one stands twice."""
-    if len(set(values)) < len(values):
-        raise ValueError("name each value once")
-    return values
 
 
 def _check_prompt(prompt: str) -> str:
@@ -58,18 +56,6 @@ def _check_prompt(prompt: str) -> str:
     if any(field != ("name", "", None) for field in fields):
         raise ValueError("of what stands in braces there is {name} alone: write a prompt like 'a photo of {name}'")
     return prompt
-
-
-# Bounds are far above what anybody trains with: beyond them lie typing errors, and numbers that no machine holds.
-Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable)]  # a name or a path
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Count = Annotated[int, Field(gt=0, le=10**7)]
-Side = Annotated[int, Field(gt=0, le=4096)]
-Width = Annotated[int, Field(gt=0, le=8192)]
-Rate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
-Decay = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-Scale = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
-Architecture = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
 
 
 GIVEN, TRAINED = "[given]", "[trained]"  # in brackets, as flows.catalogue leaves out of messages
@@ -87,12 +73,6 @@ def _either(found: Any, first: str, second: str, *, kind_of_second: str | None =
     if kind_of_second and (values.get("kind", kind_of_second) == kind_of_second) != is_second:
         return None
     return GIVEN if is_first else TRAINED
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, and unknown names are refused, of the core's dataclasses among them too."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class DataConfig(Settings):
@@ -116,6 +96,13 @@ class DataConfig(Settings):
     )
     subset: Subset | None = Field(None, description="take the classes of this subset of ImageNet-1K alone")
     val_fraction: float = Field(0.25, gt=0, lt=1, description="share held out per class, where the source has no val")
+    tune_fraction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of each class's training images that no stage trains on or distils: by these `ddoq tune` "
+        "finds settings, and a run the row that is exported",
+    )
     split_seed: int = Field(0, ge=0, lt=2**32)
     max_pixels: PositiveInt = Field(178_956_970, le=178_956_970, description="larger images are refused")
     max_refused: float = Field(0.01, ge=0, le=1, description="fail if a larger share of the images cannot be shown")
@@ -283,10 +270,8 @@ class DecodeConfig(Settings):
     """How a prototype becomes a picture."""
 
     method: Literal["diffusion", "autoencoder", "medoid"] = "diffusion"
-    strength: float | None = Field(
+    strength: Strength | None = Field(
         None,
-        gt=0,
-        le=1,
         description="share of the noise schedule that the centroid is noised to, t of a trained prior; if none, to the "
         "signal-to-noise ratio of 0.7 on Stable Diffusion's schedule, as D4M",
     )
@@ -294,11 +279,17 @@ class DecodeConfig(Settings):
     guided_channels: PositiveInt | None = Field(
         None, description="guide the first of the latents' channels alone, as DiT's own script and Minimax do 3 of 4"
     )
-    num_steps: PositiveInt = Field(50, le=1000)
+    num_steps: Steps = 50
     sampler: Literal["given", "ddim", "ddpm"] = Field("given", description="the prior's own, or another")
     inversion: bool = Field(False, description="the centroid's own noise by DDIM inversion; needs ddim")
     centroid_guidance: Scale = Field(0.0, description="pull towards the centroid, as MGD3; needs ddim or ddpm")
-    num_draws: PositiveInt = Field(1, le=1000, description="pictures per centroid, each with the centroid's weight")
+    noise: Noise = Field(
+        "plain", description="matched: a centroid first gets the variance that quantising its cell or class left out"
+    )
+    num_draws: Steps = Field(1, description="pictures per centroid, each with the centroid's weight")
+    num_candidates: Steps = Field(
+        1, description="drawn for each picture, of which the teacher chooses one, unlike those chosen already"
+    )
     prompt: Annotated[str, AfterValidator(_check_prompt)] = Field(
         "{name}", description="stable-diffusion: the class prompt; {name} is its name, of ImageNet its class line"
     )
@@ -311,6 +302,11 @@ class DecodeConfig(Settings):
         if self.centroid_guidance and self.sampler == "given":
             raise ValueError("centroid_guidance needs the sampler 'ddim' or 'ddpm': set decode.sampler=ddim")
         return self
+
+    @property
+    def selects(self) -> bool:
+        """Whether the teacher chooses among what is drawn."""
+        return self.method == "diffusion" and self.num_candidates > 1
 
     @property
     def sampling(self) -> dict[str, Any]:

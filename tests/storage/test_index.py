@@ -117,6 +117,19 @@ def test_the_stratified_split_is_deterministic_and_keeps_the_shares() -> None:
     assert all(abs(held_out[c] - every[c] / 4) <= 1 for c in every)
 
 
+def test_training_images_kept_for_choosing_are_of_every_class_and_of_no_other_split() -> None:
+    plain, kept = (
+        split_listing(DigitsSource(), DataConfig(source="digits", tune_fraction=share)) for share in (0, 0.2)
+    )
+    splits = [(a, b) for a, b in zip(plain.images["split"].to_pylist(), kept.images["split"].to_pylist(), strict=True)]
+    assert Counter(splits).keys() == {("val", "val"), ("train", "train"), ("train", "tune")}
+    rows = kept.images.to_pylist()
+    counts = {split: Counter(row["class"] for row in rows if row["split"] == split) for split in ("train", "tune")}
+    assert all(abs(counts["tune"][c] - (counts["train"][c] + counts["tune"][c]) / 5) <= 1 for c in counts["train"])
+    with pytest.raises(SourceError, match=r"data\.tune_fraction=0\.001 cannot split every class"):
+        split_listing(DigitsSource(), DataConfig(source="digits", tune_fraction=0.001))
+
+
 def test_a_moved_data_set_is_known_as_the_same(tmp_path: Path) -> None:
     known = []
     for name in ("here", "there"):

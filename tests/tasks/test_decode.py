@@ -11,11 +11,14 @@ import pytest
 import zarr
 from PIL import Image
 
+from ddoq_core.decode.selection import cross_entropy
+from ddoq_core.train.accuracy import predict
 from storage.artifact import Artifact
 from tasks import decode
+from tasks.inputs.models import load_classifier
 from tasks.inputs.stores import distilled_set, images_of
 from tasks.recipe.settings import DecodeConfig, ImageConfig
-from tests.tasks.conftest import Pipeline
+from tests.tasks.conftest import Pipeline, complete
 
 IMAGES = ImageConfig(size_px=8)
 NUM_POINTS = 3
@@ -200,3 +203,42 @@ def test_options_reach_the_pictures(option: str, whole: Artifact, pipeline: Pipe
     first, again = (arrays(run(artifact_of(pipeline, f"{option} {k}", config), config)) for k in (1, 2))
     assert_equal(first, again)
     assert any((first[name]["images"] != part["images"]).any() for name, part in arrays(whole).items())
+
+
+# --- what a recipe may ask for ----------------------------------------------------------------------------
+
+
+def test_matched_noise_moves_the_start_and_keeps_the_seeds(pipeline: Pipeline, whole: Artifact) -> None:
+    plain = arrays(whole)
+    for noise in ("cell", "class"):
+        config = CONFIG.model_copy(update={"noise": noise})
+        found = arrays(run(artifact_of(pipeline, noise, config), config))
+        assert all((found[name]["seed"] == plain[name]["seed"]).all() for name in NAMES)
+        assert any((found[name]["images"] != plain[name]["images"]).any() for name in NAMES)
+
+
+def test_the_teacher_chooses_among_candidates_of_each_centroid(pipeline: Pipeline, whole: Artifact) -> None:
+    work = decode.plan(
+        pipeline.recipe.with_changes({"decode.num_candidates": 4}), "ddoq", 0, pipeline.cluster, pipeline.models
+    )
+    chosen = arrays(complete(work))
+    assert (
+        "teacher" in work.artifact.parents
+        and "teacher" not in decode.plan(pipeline.recipe, "ddoq", 0, pipeline.cluster, pipeline.models).artifact.parents
+    )
+    teacher, classes = load_classifier(pipeline.teacher), pipeline.index.classes
+    first = other = 0.0
+    for name, found in chosen.items():
+        assert found["images"].shape == (NUM_POINTS, 8, 8, 3) and found["centroid"].tolist() == [0, 1, 2]
+        labels = np.full(NUM_POINTS, classes.index(name))
+        np.testing.assert_allclose(found["score"], cross_entropy(predict(teacher, found["images"]), labels), rtol=1e-3)
+        first += cross_entropy(predict(teacher, arrays(whole)[name]["images"]), labels).sum()
+        other += found["score"].sum()
+    assert other < first, "the teacher knows them better than the first draws"
+    assert len({seed for found in chosen.values() for seed in found["seed"].tolist()}) == 10 * NUM_POINTS
+
+
+def test_settings_that_are_as_before_are_in_no_digest(pipeline: Pipeline) -> None:
+    plain = decode.identity(CONFIG, pipeline.recipe.prior, 0)
+    assert not {"noise", "num_candidates", "guided_channels"} & plain.keys()
+    assert decode.identity(CONFIG.model_copy(update={"noise": "cell"}), pipeline.recipe.prior, 0)["noise"] == "cell"

@@ -1,0 +1,135 @@
+"""The commands that look at artifacts, mend them and hand them out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.catalogue import weighting_of
+from flows.errors import clear_errors as _clear_errors
+from storage.errors import UsageError
+
+console = Console(markup=False, emoji=False)
+Root = Annotated[Path, typer.Option("--root", help="the folder of all artifacts")]
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="an artifact's folder, e.g. runs/digits/encode")],
+) -> None:
+    """Show what an artifact was made with, what it holds and what is missing."""
+    from storage.inspection import describe
+
+    with _clear_errors():
+        console.print(describe(path))
+
+
+def verify(
+    root: Annotated[Path, typer.Argument(help="a run root or one artifact's folder")] = Path("runs"),
+    sources: Annotated[bool, typer.Option("--sources", help="also read the source images again")] = False,
+) -> None:
+    """Read every file and compare it with its checksum. The next run makes damaged units anew.
+
+    With --sources every image is read as well and compared with the index: size and time do not tell all.
+    """
+    from storage.inspection import artifact_folders, unchecked_files, verify_folder
+    from tasks.inputs.runs import damaged_runs
+
+    with _clear_errors(root):
+        folders = artifact_folders(root)
+        damaged = [line for folder in folders for line in verify_folder(folder)] + list(damaged_runs(root))
+        changed = _verify_sources(folders) if sources else []
+        unchecked = sum(map(unchecked_files, folders))
+    for line in damaged + changed:
+        console.print(line, soft_wrap=True, highlight=False)
+    if unchecked:
+        console.print(
+            f"{unchecked} plans, marks and records were written before these had checksums: taken as they are"
+        )
+    found = f", {len(changed)} changed images" if sources else ""
+    remedy = ": run the recipe again" if damaged else ""
+    console.print(f"{len(folders)} artifacts read, {len(damaged)} damaged files{found}{remedy}")
+    raise typer.Exit(1 if damaged or changed else 0)
+
+
+def _verify_sources(folders: list[Path]) -> list[str]:
+    """Lines on the source images of the data sets among these artifacts."""
+    from storage.artifact import Artifact
+    from tasks.inputs.data import changed_sources
+
+    lines: list[str] = []
+    with console.status("reading the source images") as status:
+
+        def tell(done: int, total: int) -> None:
+            status.update(f"reading the source images: {done:,} of {total:,}")
+
+        for folder in folders:
+            if folder.parent.name == "shard":
+                lines += changed_sources(Artifact.open(folder), tell)
+    return lines
+
+
+def forget(
+    path: Annotated[Path, typer.Argument(help="an artifact's folder, e.g. runs/digits/prototypes-ddoq-0")],
+    units: Annotated[list[str] | None, typer.Argument(help="units of it, e.g. classes; all if none is named")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Drop an artifact or some of its units, so that the next run makes them anew.
+
+    Asks before all of an artifact is dropped, or more than three units of it.
+    """
+    from storage.inspection import forgetting
+
+    with _clear_errors():
+        wanted = forgetting(path, units or [])
+        if wanted.is_much and not yes:
+            _ask(f"forget {wanted}?")
+        for line in wanted.carry_out():
+            console.print(line, soft_wrap=True, highlight=False)
+
+
+def _ask(question: str) -> None:
+    """Go on after a yes. Raises UsageError where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} Nobody is there to say yes: say so with --yes")
+    if not typer.confirm(question):
+        raise typer.Exit(1)
+
+
+def export(
+    what: Annotated[str, typer.Argument(help="a recipe that was run, or a folder like runs/digits/images-ddoq-0")],
+    form: Annotated[str, typer.Option("--to", help="imagefolder, huggingface, webdataset, dd-ranking or torch")],
+    out: Annotated[Path, typer.Option("--out", help="a new folder")],
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="of a recipe; if not given, the one that the run prefers, or its first"),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="uniform, sqrt, mass or a power; the method's if not given")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option("--teacher", help="a teacher's folder, for its logits; the run's if not given")
+    ] = None,
+    root: Root = Path("runs"),
+) -> None:
+    """Write the distilled pictures with weights and soft labels as other tools read them.
+
+    The newest run of a recipe says which settings it had; so it does of a folder of pictures that it has made.
+    """
+    from tasks.export.choice import choose
+    from tasks.export.collect import collect
+    from tasks.export.formats import check_export
+    from tasks.export.formats import export as write
+
+    with _clear_errors():
+        check_export(form, out)
+        chosen = choose(what, root, method=method, weights=weighting_of(weights), teacher=teacher)
+        handout = collect(chosen.decode, chosen.weights, chosen.teacher)
+        write(handout, form, out)
+    soft = "" if handout.logits is None else " with soft labels"
+    what = f"{len(handout.images)} pictures{soft} and {chosen.weights} weights"
+    written = ", ".join(part for part in (what, chosen.reason) if part) + f", written to {out}"
+    console.print(written, soft_wrap=True, markup=False, highlight=False)

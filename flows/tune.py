@@ -1,0 +1,82 @@
+"""The Prefect flow that finds settings of decoding on training images that were kept for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from prefect import flow
+from pydantic import PositiveInt
+
+from flows.dag import Outcome, tuning
+from flows.distill import carry_out, publish_stages
+from flows.run import Run
+from flows.runners import dask_runner
+from storage.files import write_json
+from tasks.pages.costs import seconds
+from tasks.recipe.grid import RANDOM, Grid
+from tasks.recipe.recipe import Recipe
+
+TUNE = "tune"
+
+
+@flow(name=TUNE, task_runner=dask_runner(), flow_run_name="tune-{recipe.name}")
+def tune(
+    recipe: Recipe,
+    grid: Grid | None = None,
+    method: str | None = None,
+    ipc: PositiveInt | None = None,
+    changes: dict[str, Any] | None = None,
+    root: str = "runs",
+) -> dict[str, Any]:
+    """Try settings of decoding on training images that no stage trains on or distils; validation is not looked at.
+
+    grid     what is tried; the usual one if not given
+    method   of the recipe, whose settings are changed; its first that decodes through the prior
+    ipc      images per class, instead of the recipe's
+    changes  other settings of the recipe, dotted
+    root     the folder of all artifacts, shared with `distill`
+    """
+    grid = grid or Grid()
+    recipe = recipe.with_changes({**(changes or {}), **({} if ipc is None else {"ipc": ipc})})
+    tried = grid.recipe(recipe, method)
+    run = Run(Path(root))
+    outcome, rows = carry_out(run, lambda: tuning(run, tried))
+    publish_stages(run, recipe.name, rows)
+    found = {"ipc": recipe.ipc, "seeds": grid.seeds, "results": _results(grid, tried, outcome)}
+    path = run.root / recipe.name / f"{TUNE}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"recipe": tried.model_dump(mode="json"), **found})
+    return {"stages": rows, **found, "report": str(path)}
+
+
+def _results(grid: Grid, recipe: Recipe, outcome: Outcome) -> list[dict[str, Any]]:
+    """A row per settings, the best first: top-1 of each seed on the kept images, its interval, its difference to real
+    images at random of the same seeds, and the seconds of decoding and training."""
+    from ddoq_core.measure.statistics import interval_of, paired_difference
+
+    architecture = recipe.train.architectures[0]
+
+    def scores_of(name: str) -> list[Any]:
+        return [outcome.choices[f"{name}/{architecture}/{seed}"] for seed in grid.seeds]
+
+    def top1_of(name: str) -> list[float]:
+        return [float(score.record().facts["top1"]) for score in scores_of(name)]
+
+    rows = []
+    for name, settings in {**grid.tried(), RANDOM: {}}.items():
+        students = [score.parents["train"] for score in scores_of(name)]
+        difference = paired_difference(top1_of(name), top1_of(RANDOM)).interval
+        rows.append(
+            {
+                "name": name,
+                "settings": settings,
+                "top1": top1_of(name),
+                **{f"top1_{key}": value for key, value in interval_of(top1_of(name))._asdict().items()},
+                **{f"minus_random_{key}": value for key, value in difference._asdict().items()},
+                "decode_seconds": fmean(seconds(student.parents["decode"]) for student in students),
+                "train_seconds": fmean(seconds(student) for student in students),
+            }
+        )
+    return sorted(rows, key=lambda row: -row["top1_mean"])
