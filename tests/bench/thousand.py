@@ -31,7 +31,7 @@ from rich.table import Table
 
 from storage.cores import num_cores
 from tasks.recipe.settings import STAGES
-from tests.flows.conftest import SCRIPTS, Command, free_port, start, wait_until
+from tests.flows.conftest import SCRIPTS, Command, answers, deployed, free_port, start, wait_until
 from tests.miniature import IPC, RECIPES, changes, write_images, write_models
 
 PER_CLASS = 20
@@ -61,18 +61,13 @@ def served(folder: Path) -> Iterator[Served]:
     """What `prefect server start`, `prefect deploy --all` and `prefect worker start` give."""
     port = str(free_port())
     api = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_HOME": str(folder)}
-    started = [start(SCRIPTS / "prefect", "server", "start", "--host", "127.0.0.1", "--port", port, **api)]
+    server = start(SCRIPTS / "prefect", "server", "start", "--host", "127.0.0.1", "--port", port, **api)
     try:
-        prefect = SCRIPTS / "prefect"
-        wait_until(lambda: start(prefect, "work-pool", "ls", **api).result().code == 0, 120, "the server answers")
-        for words in (("work-pool", "create", "ddoq", "--type", "process"), ("--no-prompt", "deploy", "--all")):
-            done = start(prefect, *words, **api).result()
-            assert done.code == 0, done.errors
-        started.append(start(prefect, "worker", "start", "--pool", "ddoq", **api))
-        yield Served(api, started[-1])
+        wait_until(lambda: answers(f"{api['PREFECT_API_URL']}/health"), 120, "the server answers")
+        with deployed(api) as worker:
+            yield Served(api, worker)
     finally:
-        for command in reversed(started):
-            command.end()
+        server.end()
 
 
 class FlowMemory(threading.Thread):

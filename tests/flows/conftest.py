@@ -183,7 +183,7 @@ def serve_all(database: Path, folder: Path) -> Iterator[Services]:
         _serve("dask", "worker", *workers, log=folder / "workers.log"),
     ]
     try:
-        wait_until(lambda: _answers(f"{api['PREFECT_API_URL']}/health"), 120, "the Prefect server answers")
+        wait_until(lambda: answers(f"{api['PREFECT_API_URL']}/health"), 120, "the Prefect server answers")
         yield Services(api, {"DDOQ_CLUSTER": scheduler})
     finally:
         for process in started:
@@ -210,7 +210,22 @@ def _serve(program: str | Path, *arguments: str, log: Path, **extra: str) -> sub
         )
 
 
-def _answers(url: str) -> bool:
+@contextmanager
+def deployed(api: dict[str, str]) -> Iterator[Command]:
+    """The worker of a process work pool that serves every deployment of the catalogue, as the README tells it."""
+    prefect = SCRIPTS / "prefect"
+    for words in (("work-pool", "create", "ddoq", "--type", "process"), ("--no-prompt", "deploy", "--all")):
+        result = start(prefect, *words, **api).result()
+        assert result.code == 0, result.output + result.errors
+    worker = start(prefect, "worker", "start", "--pool", "ddoq", **api)
+    try:
+        yield worker
+    finally:
+        worker.end()
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers there."""
     try:
         with urllib.request.urlopen(url, timeout=2):
             return True

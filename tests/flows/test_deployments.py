@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tasks.recipe.matrix import OWNED
-from tests.flows.conftest import IPC, SCRIPTS, SETTINGS, Result, Services, start
+from tests.flows.conftest import IPC, SCRIPTS, SETTINGS, Result, Services, deployed, start
 from tests.flows.test_run import artifacts
 from tests.miniature import RECIPES, changes, write_images, write_models
 
@@ -21,14 +21,8 @@ STAGES_BELOW = ("cluster", "decode", "measure", "train", "evaluate", "report")
 @pytest.fixture(scope="module")
 def pool(services: Services) -> Iterator[Services]:
     """A worker that serves every deployment of the catalogue."""
-    for arguments in (["work-pool", "create", "ddoq", "--type", "process"], ["--no-prompt", "deploy", "--all"]):
-        result = _prefect(services, *arguments)
-        assert result.code == 0, result.output + result.errors
-    worker = start(SCRIPTS / "prefect", "worker", "start", "--pool", "ddoq", **services.api)
-    try:
+    with deployed(services.api):
         yield services
-    finally:
-        worker.end()
 
 
 def _prefect(services: Services, *arguments: str) -> Result:
