@@ -56,6 +56,7 @@ def execute(
     return {
         "stages": rows,
         "results": found,
+        "differences": results(artifacts["report"], "differences"),
         "report": str(run.root / recipe.name / "report" / "report" / "report.html"),
     }
 

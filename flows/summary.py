@@ -35,10 +35,11 @@ def stage_rows(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def results(report: Artifact) -> list[dict[str, Any]]:
-    """The rows of results.json: method, architecture, top-1 mean and standard deviation, W2. Raises Damaged."""
+def results(report: Artifact, name: str = "results") -> list[dict[str, Any]]:
+    """The rows of results.json (method, architecture, top-1 mean and standard deviation, W2), or of differences.json.
+    Raises Damaged."""
     report.check(FOLDER)
-    return list(json.loads((report.path / FOLDER / "results.json").read_text()))
+    return list(json.loads((report.path / FOLDER / f"{name}.json").read_text()))
 
 
 def to_markdown(recipe: Recipe, found: list[dict[str, Any]]) -> str:
@@ -72,6 +73,8 @@ def show(console: Console, recipe: Recipe, found: dict[str, Any], seconds: float
     for row in found["results"]:
         accuracies.add_row(row["method"], row["architecture"], spread(row), f"{row['w2']:.3f}")
     console.print(accuracies)
+    if found["differences"]:
+        _show_differences(console, found["differences"])
     if best := preferred(found["results"]):
         means = ", ".join(f"{row['method']} {100 * row['tune_mean']:.1f}" for row in found["results"])
         console.print(f"training images kept for choosing prefer {best}, which ddoq export hands out ({means} %)")
@@ -107,14 +110,18 @@ def show_comparison(console: Console, recipe: Recipe, found: dict[str, Any], sec
         for line in lines:
             table.add_row(*line)
         console.print(table)
-        sure = Table("question", "difference in points", "95 % interval", "p, corrected", title="* = sure")
-        for row in found["differences"]:
-            if (row["ipc"], row["architecture"]) == (ipc, architecture):
-                interval = f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}"
-                mark = " *" if row["significant"] else ""
-                sure.add_row(row["question"], f"{100 * row['mean']:+.2f}{mark}", interval, f"{row['p_holm']:.3f}")
-        console.print(sure)
+        own = [row for row in found["differences"] if (row["ipc"], row["architecture"]) == (ipc, architecture)]
+        _show_differences(console, own)
     console.print(f"report: {Path(found['report'])}", soft_wrap=True)
+
+
+def _show_differences(console: Console, rows: list[dict[str, Any]]) -> None:
+    sure = Table("question", "difference in points", "95 % interval", "p, corrected", title="* = sure")
+    for row in rows:
+        interval = f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}"
+        mark = " *" if row["significant"] else ""
+        sure.add_row(row["question"], f"{100 * row['mean']:+.2f}{mark}", interval, f"{row['p_holm']:.3f}")
+    console.print(sure)
 
 
 def grid(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

@@ -23,6 +23,7 @@ from tasks.inputs.distilled import Distilled
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import MEASURES, MOST_CLASSES, distilled_set, index_of, samples_of, some_classes
 from tasks.pages.costs import ledger
+from tasks.pages.differences import differences
 from tasks.pages.figures import accuracy_by_method
 from tasks.pages.findings import remarks
 from tasks.pages.render import render
@@ -43,7 +44,7 @@ def plan(recipe: Recipe, parents: Mapping[str, Artifact], root: Path) -> Work:
 
 @task(task_run_name="report-{artifact.digest}")
 def report(artifact: Artifact, recipe: Recipe) -> State | str:
-    """Write report.html, results.csv, results.json and the figures."""
+    """Write report.html, results.csv, results.json, differences.json and the figures."""
     if artifact.is_done():
         return cached(artifact)
     clock = Clock()
@@ -51,13 +52,14 @@ def report(artifact: Artifact, recipe: Recipe) -> State | str:
         rows = results(artifact, recipe)
         galleries = [gallery(decoded_of(artifact, recipe, method), recipe, method) for method in recipe.methods]
     with clock("compute"):
-        figure = accuracy_by_method(rows)
-        page = _render(artifact, recipe, rows, galleries, figure)
+        figure, sure = accuracy_by_method(rows), differences(rows, recipe)
+        page = _render(artifact, recipe, rows, sure, galleries, figure)
     with artifact.writing(FOLDER, clock) as folder:
         (folder / "report.html").write_text(page)
         (folder / "results.png").write_bytes(figure)
         contact_sheet(galleries[0]).save(folder / "pictures.png")
         (folder / "results.json").write_text(json.dumps(rows, indent=1))
+        (folder / "differences.json").write_text(json.dumps(sure, indent=1))
         with (folder / "results.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, [key for key in rows[0] if key != "top1"])
             writer.writeheader()
@@ -147,6 +149,7 @@ def _render(
     artifact: Artifact,
     recipe: Recipe,
     rows: list[dict[str, Any]],
+    sure: list[dict[str, Any]],
     galleries: list[dict[str, Any]],
     figure: bytes,
 ) -> str:
@@ -155,6 +158,7 @@ def _render(
         TEMPLATE,
         recipe=recipe,
         rows=rows,
+        differences=sure,
         preferred=preferred(rows),
         galleries=galleries,
         figure=base64.b64encode(figure).decode(),

@@ -38,7 +38,7 @@ def test_tables_show_names_verbatim(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe("digits").model_copy(update={"name": ODD})
     with console.capture() as shown:
         show(console, recipe, FOUND, 1.0)
-        show_comparison(console, ODD, FOUND, 1.0)
+        show_comparison(console, recipe, FOUND, 1.0)
     text = shown.get()
     assert f"report: /{ODD}/r\n" in text
     assert text.count(ODD) >= 9 and text.count("[red]") == text.count(ODD)
