@@ -11,6 +11,7 @@ from ddoq_core.errors import InvalidInput
 
 CONVNET = re.compile(r"convnet-(?P<depth>[1-9]\d?)-(?P<width>[1-9]\d{0,3})")
 RESNETAP = "resnetap-10"
+RESNET = re.compile(r"resnet-(?P<depth>8|14|20|26|32|44|56|110)-(?P<width>[1-9]\d{0,3})")
 TORCHVISIONS = re.compile(r"resnet(18|34|50|101|152)([.+].*)?")  # ResNets that torchvision has too
 SMALL_STEM, INSTANCE_NORM = "small-stem", "instance-norm"
 DEFINED = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)
@@ -24,7 +25,7 @@ def check_architecture(name: str, size_px: int) -> None:
     if match := CONVNET.fullmatch(name):
         if size_px >> int(match["depth"]) == 0:
             raise InvalidInput(f"{name} halves {size_px} px away: take at most {size_px.bit_length() - 1} blocks")
-    elif name != RESNETAP:
+    elif name != RESNETAP and not RESNET.fullmatch(name):
         known = timm_names()
         if (known and base.split(".")[0] not in known) or not set(changes) <= {SMALL_STEM, INSTANCE_NORM}:
             raise unknown_architecture(name)
@@ -45,7 +46,7 @@ def unknown_architecture(name: str) -> InvalidInput:
     """What to raise for a name that is none."""
     return InvalidInput(
         f"architecture {name!r} is neither a timm model (with +{SMALL_STEM}, +{INSTANCE_NORM}) nor "
-        f"convnet-DEPTH-WIDTH nor {RESNETAP}"
+        f"convnet-DEPTH-WIDTH nor {RESNETAP} nor resnet-DEPTH-WIDTH of CIFAR (resnet-20-16)"
     )
 
 

@@ -1,4 +1,4 @@
-"""The students of the distillation field that timm does not have: ConvNet-D and ResNetAP-10."""
+"""Networks of the field that timm does not have: ConvNet-D and ResNetAP-10 of distillation, the ResNets for CIFAR."""
 
 from __future__ import annotations
 
@@ -65,6 +65,44 @@ class _Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+class SmallResNet(nn.Module):
+    """The ResNet of D = 6·n + 2 layers for CIFAR (arXiv 1512.03385, section 4.2): (B, 3, S, S) → logits.
+
+    Three stages of n basic blocks with batch norm, W, 2·W and 4·W wide (W is 16 there); a shortcut between stages takes
+    every second pixel, and zeros for new channels.
+    """
+
+    def __init__(self, depth: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        widths = [width << stage for stage in range(3) for _ in range(depth // 6)]
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        pairs = zip([width, *widths], widths, strict=False)
+        self.blocks = nn.Sequential(*(_PlainBlock(before, after) for before, after in pairs))
+        self.head = nn.Linear(widths[-1], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+class _PlainBlock(nn.Module):
+    """Two 3×3 convolutions with batch norm beside a shortcut without weights."""
+
+    def __init__(self, width_in: int, width: int) -> None:
+        super().__init__()
+        self.stride, self.new = width // width_in, width - width_in
+        self.first, self.second = (
+            nn.Sequential(nn.Conv2d(at, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width))
+            for at, stride in ((width_in, self.stride), (width, 1))
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new))
+        return F.relu(self.second(F.relu(self.first(x))) + shortcut)
 
 
 def _convolution(width_in: int, width: int, kernel: int) -> tuple[nn.Module, nn.Module]:

@@ -1,4 +1,4 @@
-"""Teachers and students: any timm model, and the ConvNet-D and ResNetAP-10 of the distillation field.
+"""Teachers and students: any timm model, ConvNet-D and ResNetAP-10 of the distillation field, ResNets of CIFAR.
 
 A classifier takes images in [0, 1] and normalises them itself, so its folder says all about its input.
 """
@@ -21,12 +21,13 @@ from ddoq_core.loading import fill, read_tensors
 from ddoq_core.train.architectures import (
     CONVNET,
     INSTANCE_NORM,
+    RESNET,
     RESNETAP,
     SMALL_STEM,
     initialisation,
     unknown_architecture,
 )
-from ddoq_core.train.convnets import ResNetAP10, convnet
+from ddoq_core.train.convnets import ResNetAP10, SmallResNet, convnet
 
 
 class Classifier(nn.Module):
@@ -72,6 +73,7 @@ def build_network(spec: ClassifierSpec, *, pretrained: bool = False) -> nn.Modul
 
     "convnet-D-W"     D blocks of width W with instance norm (arXiv 2006.05929)
     "resnetap-10"     with instance norm (arXiv 2205.14959)
+    "resnet-D-W"      the ResNet of D layers for CIFAR (arXiv 1512.03385), there of width 16: "resnet-20-16"
     any timm model    "resnet18" (initialised as torchvision's), "vit_tiny_patch16_224"; a ResNet's name may go on with
                       "+small-stem", a 3×3 convolution of stride 1 and no pooling, for pictures of 32 px, and with
                       "+instance-norm"
@@ -80,6 +82,8 @@ def build_network(spec: ClassifierSpec, *, pretrained: bool = False) -> nn.Modul
     name, *changes = spec.architecture.split("+")
     if match := CONVNET.fullmatch(spec.architecture):
         return convnet(int(match["depth"]), int(match["width"]), spec.num_classes, spec.size_px)
+    if match := RESNET.fullmatch(spec.architecture):
+        return SmallResNet(int(match["depth"]), int(match["width"]), spec.num_classes)
     if spec.architecture == RESNETAP:
         return ResNetAP10(spec.num_classes, spec.size_px)
     if not timm.is_model(name.split(".")[0]) or not set(changes) <= {SMALL_STEM, INSTANCE_NORM}:
