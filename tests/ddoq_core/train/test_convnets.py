@@ -50,9 +50,7 @@ def test_the_stem_of_a_resnet_ap_follows_the_pictures(size_px: int, kernel: int,
 @pytest.mark.parametrize(("name", "millions"), [("resnet-20-16", 0.269722), ("resnet-56-16", 0.853018)])
 def test_a_small_resnet_is_the_one_of_cifar(name: str, millions: float) -> None:
     model = build_classifier(ClassifierSpec(name, 10, 32))
-    assert sum(p.numel() for p in model.parameters()) == round(
-        1e6 * millions
-    )  # arXiv 1512.03385, table 6
+    assert sum(p.numel() for p in model.parameters()) == round(1e6 * millions)  # arXiv 1512.03385, table 6
     assert norms_of(model) == {nn.BatchNorm2d}
     assert model.network.blocks(model.network.stem(pictures())).shape == (4, 64, 8, 8)
     assert model(pictures(24)).shape == (4, 10)
