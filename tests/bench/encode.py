@@ -204,14 +204,14 @@ def stored_error(root: Path, folder: Path, weights: Path) -> float:
 
     from ddoq_core.encode.autoencoder import encode, load_autoencoder
     from ddoq_core.images import preprocess
-    from storage.sources.pictures import decode
+    from storage.sources.pictures import read_picture
 
     [store] = root.glob("encode/*/latents.zarr")
     group, model = zarr.open_group(store, mode="r"), load_autoencoder(weights)
     parts: list[tuple[NDArray[Any], NDArray[Any]]] = []
     for name in sorted(group.group_keys()):
         files = sorted((folder / "train" / name).iterdir())[:20]
-        pixels = np.stack([preprocess(decode(file.read_bytes()), SIZE_PX) for file in files])
+        pixels = np.stack([preprocess(read_picture(file.read_bytes()), SIZE_PX) for file in files])
         stored = np.asarray(zarr.open_array(store / name / "latents", mode="r")[: len(files)], np.float32)
         parts.append((stored, encode(model, pixels, dtype=np.float32)))
     z, exact = (np.concatenate(side) for side in zip(*parts, strict=True))
