@@ -61,7 +61,7 @@ def served(folder: Path) -> Iterator[Served]:
     """What `prefect server start`, `prefect deploy --all` and `prefect worker start` give."""
     port = str(free_port())
     api = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_HOME": str(folder)}
-    server = start(SCRIPTS / "prefect", "server", "start", "--host", "127.0.0.1", "--port", port, **api)
+    server = start(SCRIPTS / "prefect", "server", "start", "--host", "127.0.0.1", "--port", port, read=False, **api)
     try:
         wait_until(lambda: answers(f"{api['PREFECT_API_URL']}/health"), 120, "the server answers")
         with deployed(api) as worker:

@@ -99,16 +99,16 @@ def _has_marker(process: psutil.Process, marker: str) -> bool:
         return False
 
 
-def start(*command: str | Path, cwd: Path = REPOSITORY, **extra: str) -> Command:
-    """Start a command in a process group of its own."""
+def start(*command: str | Path, cwd: Path = REPOSITORY, read: bool = True, **extra: str) -> Command:
+    """Start a command in a process group of its own. One whose output is not read may run for long: a pipe fills up."""
     marker = uuid.uuid4().hex
     process = subprocess.Popen(
         [str(part) for part in command],
         cwd=cwd,
         env=environment(**{MARKER: marker}, **extra),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE if read else subprocess.DEVNULL,
+        stderr=subprocess.PIPE if read else subprocess.DEVNULL,
         text=True,
         start_new_session=True,
     )
@@ -217,7 +217,7 @@ def deployed(api: dict[str, str]) -> Iterator[Command]:
     for words in (("work-pool", "create", "ddoq", "--type", "process"), ("--no-prompt", "deploy", "--all")):
         result = start(prefect, *words, **api).result()
         assert result.code == 0, result.output + result.errors
-    worker = start(prefect, "worker", "start", "--pool", "ddoq", **api)
+    worker = start(prefect, "worker", "start", "--pool", "ddoq", read=False, **api)
     try:
         yield worker
     finally:
