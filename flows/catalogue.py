@@ -72,6 +72,14 @@ def load_recipe(name: str, ipc: int | None = None, settings: list[str] | None = 
         raise UsageError(describe(error)) from error
 
 
+def within(recipe: Recipe, minutes: float) -> Recipe:
+    """The recipe as `--minutes` leaves it. Raises UsageError for minutes that cannot be."""
+    try:
+        return recipe.within(minutes)
+    except ValidationError as error:
+        raise UsageError(describe(error)) from error
+
+
 def matrix_of(given: dict[str, Any]) -> Matrix:
     """What is to be compared; the usual where nothing is given. Raises UsageError."""
     return _valid(Matrix, given)

@@ -16,7 +16,7 @@ import typer
 from rich.text import Text
 
 from flows.artifacts import Root, console, export, forget, inspect, verify
-from flows.catalogue import grid_of, load_recipe, matrix_of, recipes
+from flows.catalogue import grid_of, load_recipe, matrix_of, recipes, within
 from flows.errors import DEBUG, TERMINATED, Terminated
 from flows.errors import clear_errors as _clear_errors
 from flows.server import prefect_server
@@ -80,6 +80,9 @@ def list_recipes() -> None:
 def run(
     recipe: RecipeName,
     ipc: Ipc = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", help="about how long; trained models get as many steps as fit")
+    ] = None,
     settings: Set = None,
     root: Root = Path("runs"),
     cluster: Cluster = None,
@@ -89,7 +92,7 @@ def run(
 
     Starts a Prefect server of its own on loopback and ends it afterwards, unless PREFECT_API_URL names one.
     """
-    _run("distill", recipe, ipc, settings, root, cluster, workers)
+    _run("distill", recipe, ipc, settings, root, cluster, workers, minutes=minutes)
 
 
 @app.command()
@@ -196,6 +199,7 @@ def _run(
     root: Path,
     cluster: str | None,
     workers: str | None,
+    minutes: float | None = None,
     **own: Any,
 ) -> None:
     """Run a flow on a recipe of the catalogue, in this process, with what is its own, and show what it found."""
@@ -205,6 +209,8 @@ def _run(
     with _clear_errors(root):
         number, address = num_workers(workers), scheduler_address(cluster)
         recipe = load_recipe(name, ipc, settings)
+        if minutes is not None:
+            recipe = within(recipe, minutes)
         whole = _whole(recipe, **own)
         local.check_settings(whole)
         _check_writable(root)

@@ -25,6 +25,7 @@ from tasks import (
 )
 from tasks.inputs.checks import check_models, check_prior
 from tasks.inputs.data import check_counts
+from tasks.inputs.sizes import sized
 from tasks.inputs.stores import indexed
 from tasks.recipe.matrix import Matrix
 from tasks.recipe.protocols import resolve
@@ -35,9 +36,11 @@ from tasks.recipe.recipe import Recipe
 class Base:
     """What all methods, seeds and numbers of images per class share.
 
+    recipe  with the steps that its minutes leave to the models
     labels  where those of students come from, as in a protocol
     """
 
+    recipe: Recipe
     data: Artifact
     latents: Artifact
     models: dict[str, Artifact]  # "autoencoder", and "prior" where a method decodes through it
@@ -75,14 +78,15 @@ class Outcome:
     measures: dict[str, Artifact] = field(default_factory=dict)
 
 
-def distillation(run: Run, recipe: Recipe) -> dict[str, Artifact]:
-    """Every artifact of the recipe, by a name for people. Adds the jobs that complete them to the run."""
+def distillation(run: Run, recipe: Recipe) -> tuple[Recipe, dict[str, Artifact]]:
+    """The recipe with nothing left open, and its every artifact by a name for people. Adds the jobs that complete them
+    to the run."""
     base = _base(run, recipe, ("val", "tune") if recipe.data.tune_fraction else ("val",))
-    found = _methods(run, recipe, base)
+    recipe, found = base.recipe, _methods(run, base.recipe, base)
     measures = {f"measure/{name}": artifact for name, artifact in found.measures.items()}
     choices = {f"tune/{name}": artifact for name, artifact in found.choices.items()}
     page = run.add(report.plan(recipe, {**found.scores, **choices, **measures, **base.samples}, run.root))
-    return base.named | found.named | {"report": page}
+    return recipe, base.named | found.named | {"report": page}
 
 
 def comparison(run: Run, recipe: Recipe, matrix: Matrix) -> tuple[Artifact, dict[int, dict[str, Artifact]]]:
@@ -90,6 +94,7 @@ def comparison(run: Run, recipe: Recipe, matrix: Matrix) -> tuple[Artifact, dict
     compares, by a name for people. Adds the jobs to the run."""
     recipe = matrix.recipe(recipe, max(matrix.ipc))
     base = _base(run, recipe, ("val",))
+    recipe = base.recipe
     parents: dict[str, Artifact] = {}
     named: dict[int, dict[str, Artifact]] = {}
     for ipc in matrix.ipc:
@@ -102,7 +107,8 @@ def comparison(run: Run, recipe: Recipe, matrix: Matrix) -> tuple[Artifact, dict
 
 def tuning(run: Run, recipe: Recipe) -> Outcome:
     """The recipe's methods judged by training images that were kept for choosing. Adds the jobs to the run."""
-    return _methods(run, recipe, _base(run, recipe, ("tune",)))
+    base = _base(run, recipe, ("tune",))
+    return _methods(run, base.recipe, base)
 
 
 def _base(run: Run, recipe: Recipe, splits: tuple[str, ...]) -> Base:
@@ -111,6 +117,7 @@ def _base(run: Run, recipe: Recipe, splits: tuple[str, ...]) -> Base:
     check_counts(recipe.ipc, index.counts("train"))
     check_models(recipe)
     check_prior(recipe, index.classes)
+    recipe = sized(recipe, index, run.root)
     protocol = resolve(recipe.train, recipe.ipc, len(index.classes))
     training = recipe.prior.train if recipe.through_prior else None  # None where the prior is given, or not asked for
     models = {"autoencoder": run.add(autoencoder.plan(recipe, data))}
@@ -127,7 +134,7 @@ def _base(run: Run, recipe: Recipe, splits: tuple[str, ...]) -> Base:
     if "prior" in models and judge and "val" in splits:
         samples["sample"] = run.add(sample.plan(recipe, latents, {**models, **judge}))
     held_out = {split: run.add(view.plan(recipe, data, split, protocol.center_crop)) for split in splits}
-    return Base(data, latents, models, judge, samples, held_out, protocol.labels)
+    return Base(recipe, data, latents, models, judge, samples, held_out, protocol.labels)
 
 
 def _teacher(run: Run, recipe: Recipe, data: Artifact) -> Artifact:

@@ -44,7 +44,7 @@ def execute(
     """Run the DAG, or one stage of it, inside a flow. Returns what the closing table shows."""
     recipe = recipe.with_changes({**(changes or {}), **({} if ipc is None else {"ipc": ipc})})
     run = Run(Path(root), only=only)
-    artifacts, rows = carry_out(run, lambda: distillation(run, recipe))
+    (recipe, artifacts), rows = carry_out(run, lambda: distillation(run, recipe))
     if only is not None:
         publish_stages(run, recipe.name, rows)
         return {"stages": rows}

@@ -74,6 +74,7 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig, trai
             given = facts_of(stamp_weights(checkpoint))
             model = load_checkpoint(spec, checkpoint, index.classes)
     if training:
+        assert config.num_epochs is not None, "the recipe's minutes have decided"
         with clock("read"):
             real, labels = view_of(training), index.labels(index.rows("train"))
         protocol = Protocol(

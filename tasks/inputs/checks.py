@@ -75,7 +75,7 @@ def check_models(recipe: Recipe) -> None:
     checkpoint = recipe.teacher.weights
     if checkpoint not in (None, "pretrained") and not Path(checkpoint).expanduser().is_file():
         raise WeightsError(f"teacher.weights={checkpoint!r}: no such file; give a checkpoint's, or 'pretrained'")
-    latents = _latents(recipe)
+    latents = latents_of_recipe(recipe)
     if latents and recipe.images.size_px % latents.factor:
         raise UsageError(
             f"images.size_px={recipe.images.size_px} does not divide by the autoencoder's factor {latents.factor}: "
@@ -88,7 +88,7 @@ def check_prior(recipe: Recipe, class_names: Sequence[str]) -> None:
     """Raise WeightsError, with value and remedy, for a prior that cannot decode this recipe's latents and classes."""
     if not recipe.through_prior:
         return
-    prior, latents = recipe.prior, _latents(recipe)
+    prior, latents = recipe.prior, latents_of_recipe(recipe)
     if isinstance(prior, TrainedPrior):
         patch = prior.train.patch_size
         if latents and latents.side % patch:
@@ -144,7 +144,7 @@ def _check_classes(weights: str, index: PipelineFile, network: TransformerFile, 
         ) from error
 
 
-def _latents(recipe: Recipe) -> Latents | None:
+def latents_of_recipe(recipe: Recipe) -> Latents | None:
     """The recipe's latents; None where the autoencoder is not on this machine or is of an unknown kind."""
     autoencoder = recipe.autoencoder
     if isinstance(autoencoder, TrainedAutoencoder):

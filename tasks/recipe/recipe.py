@@ -51,6 +51,9 @@ class Recipe(Settings):
     claim: str = ""
     ipc: Count = Field(10, description="images per class")
     seeds: Annotated[tuple[Seed, ...], AfterValidator(each_once)] = Field((0, 1, 2), min_length=1)
+    minutes: float | None = Field(
+        None, gt=0, le=10**6, description="of all cores: how long a run may take, where steps of training are left open"
+    )
     redistil: bool = Field(False, description="each seed draws prototypes and pictures anew, not only students")
     data: DataConfig
     images: ImageConfig = ImageConfig()
@@ -85,6 +88,32 @@ class Recipe(Settings):
         for method in self.methods:
             self.settings_of(method)
         return self
+
+    @model_validator(mode="after")
+    def _minutes_are_told(self) -> Recipe:
+        if self.minutes is None and self.left_open:
+            raise ValueError(f"{self.left_open[0]} is left open: set it, or minutes=30 for the whole run")
+        return self
+
+    @property
+    def left_open(self) -> list[str]:
+        """The numbers of steps and epochs that the minutes decide."""
+        return [name for name, number in self._lengths().items() if number is None]
+
+    def within(self, minutes: float) -> Recipe:
+        """The recipe with the lengths of its trainings left to these minutes."""
+        return self.with_changes({"minutes": minutes, **dict.fromkeys(self._lengths())})
+
+    def _lengths(self) -> dict[str, int | None]:
+        """How long each model is trained that is not given, by the setting that says so."""
+        found: dict[str, int | None] = {}
+        if self.autoencoder.train:
+            found["autoencoder.train.num_steps"] = self.autoencoder.train.num_steps
+        if self.prior.train:
+            found["prior.train.num_steps"] = self.prior.train.num_steps
+        if self.teacher.weights is None:
+            found["teacher.num_epochs"] = self.teacher.num_epochs
+        return found
 
     def settings_of(self, method: str) -> Method:
         """The complete settings of one method."""

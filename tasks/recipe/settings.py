@@ -44,6 +44,7 @@ COMPARE = "compare"  # the stage of `ddoq compare`, in the place of report
 Subset = Literal[
     "imagenette", "imagewoof", "imagenet100", "imageidc", "imagemeow", "imagesquawk", "imagefruit", "imageyellow"
 ]
+BY_MINUTES = "if none, as many as fit into the recipe's `minutes`"
 ProtocolName = Literal["fkd", "rded", "hard", "rd3", "quick"]
 
 
@@ -147,7 +148,7 @@ class AutoencoderTraining(Settings):
 
     channels: tuple[Annotated[Width, Field(multiple_of=8)], ...] = Field((32, 32, 32), min_length=1, max_length=8)
     latent_channels: Width = 4
-    num_steps: Count = 600
+    num_steps: Count | None = Field(600, description=BY_MINUTES)
     batch_size: Count = 32
     learning_rate: Rate = 2e-3
     kl_weight: Scale = 1e-6
@@ -201,7 +202,7 @@ class TeacherConfig(Settings):
     weights: Text | None = Field(
         None, description="'pretrained' (timm's), a checkpoint file, or nothing: train it here"
     )
-    num_epochs: Count = 16
+    num_epochs: Count | None = Field(16, description=BY_MINUTES)
     batch_size: Count = 64
     learning_rate: Rate = 4e-3
     weight_decay: Decay = 0.01
@@ -219,7 +220,7 @@ class PriorTraining(Settings):
     num_heads: PositiveInt = Field(4, le=1000)
     head_dim: PositiveInt = Field(64, le=1024)
     patch_size: Side = Field(1, description="side of a token in latents; 1 unless there are some hundred of them")
-    num_steps: Count = 5000
+    num_steps: Count | None = Field(5000, description=BY_MINUTES)
     batch_size: Count = 128
     learning_rate: Rate = 1e-3
     label_dropout: float = Field(0.1, ge=0, lt=1)

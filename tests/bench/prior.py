@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -28,6 +27,7 @@ from ddoq_core.decode.training import train_prior
 from ddoq_core.decode.transformer import FlowTransformer
 from ddoq_core.devices import best_device, multiplies_faster_in_bfloat16
 from flows.catalogue import load_recipe
+from tasks.inputs.sizes import Watch
 
 NUM_CLASSES = 10
 console = Console(width=150)
@@ -61,25 +61,9 @@ CASES = (
 )
 
 
-class Stopwatch:
-    """A checkpoint that saves nothing and notes when each step was done."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def load(self) -> None:
-        return None
-
-    def save(self, state: Callable[[], dict[str, Any]]) -> None:
-        pass
-
-    def report(self, done: int, total: int, note: str) -> None:
-        self.times.append(time.perf_counter())
-
-
 def train(case: Case, num_steps: int, num_threads: int) -> float:
     """Latents per second of the training."""
-    rng, watch = np.random.default_rng(0), Stopwatch()
+    rng, watch = np.random.default_rng(0), Watch()
     z = rng.normal(size=(4096, case.channels, case.side, case.side)).astype(np.float16)
     settings = {**case.settings, "num_steps": num_steps + 1}
     train_prior(z, np.arange(4096) % NUM_CLASSES, NUM_CLASSES, **settings, checkpoint=watch, num_threads=num_threads)

@@ -40,10 +40,10 @@ from storage.artifact import Artifact
 from tasks import autoencoder, encode, shard, teacher, view
 from tasks.inputs.models import load_autoencoder, load_classifier
 from tasks.inputs.plan import Work
+from tasks.inputs.sizes import Watch
 from tasks.inputs.stores import indexed, latents_of
 from tasks.recipe.recipe import Recipe
 from tasks.sample import MOST_REAL, nearness, real_images
-from tests.bench.prior import Stopwatch
 
 PER_CLASS = 50
 PROBE_STEPS = 6
@@ -113,23 +113,23 @@ class Ablation:
         settings = {**self.recipe.prior.train.model_dump(exclude={"flip"}), "patch_size": 1, **changes}
         with without():
 
-            def train(num_steps: int, watch: Stopwatch, threads: int) -> Any:
+            def train(num_steps: int, watch: Watch, threads: int) -> Any:
                 own = {**settings, "num_steps": num_steps, "checkpoint": watch, "num_threads": threads}
                 return training.train_prior(*data, len(self.index.classes), **own)[0]
 
             num_steps = self.steps(lambda watch: train(PROBE_STEPS, watch, 1))
-            prior = flow_prior(train(num_steps, Stopwatch(), self.threads))
+            prior = flow_prior(train(num_steps, Watch(), self.threads))
             return {"steps": num_steps, **self.measured(prior)}
 
     def diffusion(self) -> dict[str, float]:
         num_steps = self.steps(lambda watch: train_diffusion(*self.plain, PROBE_STEPS, watch))
-        model, scheduler = train_diffusion(*self.plain, num_steps, Stopwatch())
+        model, scheduler = train_diffusion(*self.plain, num_steps, Watch())
         return {"steps": num_steps, **self.measured(dit_prior(model, scheduler, range(len(self.index.classes))))}
 
-    def steps(self, train: Callable[[Stopwatch], Any]) -> int:
+    def steps(self, train: Callable[[Watch], Any]) -> int:
         """As many as fit into the core-minutes, by the seconds of a core that one takes."""
         seconds: list[float] = []
-        watch = Stopwatch()
+        watch = Watch()
         watch.report = lambda done, total, note: seconds.append(time.process_time())  # type: ignore[method-assign]
         train(watch)
         return max(STEPS_AT_LEAST, int(self.seconds / ((seconds[-1] - seconds[0]) / (PROBE_STEPS - 1))))
@@ -144,7 +144,7 @@ class Ablation:
         return nearness(self.teacher, self.held_out, pictures, labels)
 
 
-def train_diffusion(z: np.ndarray, labels: np.ndarray, num_steps: int, watch: Stopwatch) -> Any:
+def train_diffusion(z: np.ndarray, labels: np.ndarray, num_steps: int, watch: Watch) -> Any:
     """What the recipe trained before: diffusers' DiT of 4 layers of 128 that predicts the noise, in float32."""
     latents, y, num_classes = torch.from_numpy(z).float(), torch.from_numpy(labels), int(labels.max()) + 1
     torch.manual_seed(0)

@@ -1,0 +1,127 @@
+"""How long the models of a recipe are trained that says in minutes what a run may take (Recipe.minutes)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from storage.cores import num_cores
+from storage.errors import UsageError
+from storage.files import read_checked, sha256_of, write_checked
+from storage.index import Index
+from tasks.inputs.checks import latents_of_recipe
+from tasks.recipe.recipe import Recipe
+
+# Of the cores' minutes; what is left is for latents, pictures and students.
+SHARES = {"autoencoder.train.num_steps": 0.2, "prior.train.num_steps": 0.4, "teacher.num_epochs": 0.15}
+STEPS_TIMED = 6  # and one before them that is not
+AT_LEAST = 20
+
+
+def sized(recipe: Recipe, index: Index, root: Path) -> Recipe:
+    """The recipe with as many steps in the place of those that it leaves open as fit into its minutes on this machine.
+
+    How long a step takes is measured, once for a root: `<root>/<recipe>/sizes.json` keeps what was found, so that the
+    same command finds its models again, on another machine too.
+    """
+    left_open = recipe.left_open
+    if not left_open:
+        return recipe
+    assert recipe.minutes is not None, "the recipe was checked"
+    told = recipe.model_dump(mode="json", include={"minutes", "data", "images", "autoencoder", "teacher", "prior"})
+    key, path = sha256_of([told, left_open])[:12], root / recipe.name / "sizes.json"
+    try:
+        kept = read_checked(path)
+    except (OSError, ValueError):
+        kept = {}
+    if key not in kept:
+        kept[key] = {name: _fitting(recipe, index, name) for name in left_open}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_checked(path, kept)
+    return recipe.with_changes(kept[key])
+
+
+def _fitting(recipe: Recipe, index: Index, name: str) -> int:
+    """Steps, or epochs, that take a model's share of the minutes; those of a teacher are on one core, the others' on
+    all."""
+    assert recipe.minutes is not None
+    seconds = 60 * recipe.minutes * SHARES[name]
+    if name == "teacher.num_epochs":
+        from ddoq_core.train.batches import num_batches
+
+        counts = index.counts("train")
+        per_epoch = num_batches(sum(counts.values()), recipe.teacher.batch_size)
+        return max(1, int(seconds * num_cores() / (per_epoch * _seconds_of_teacher(recipe, len(counts)))))
+    of_step = _seconds_of_prior(recipe, index) if name.startswith("prior") else _seconds_of_autoencoder(recipe)
+    return max(AT_LEAST, int(seconds / of_step))
+
+
+class Watch:
+    """A checkpoint that keeps nothing but when each step was done."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def load(self) -> None:
+        return None
+
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
+        pass
+
+    def report(self, done: int, total: int, note: str) -> None:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # a GPU is told what to do before it has done it
+        self.times.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        """Of a step, the median."""
+        return float(np.median(np.diff(self.times)))
+
+
+def _seconds_of_autoencoder(recipe: Recipe) -> float:
+    from ddoq_core.encode.training import train_autoencoder
+
+    config, watch, side = recipe.autoencoder.train, Watch(), recipe.images.size_px
+    assert config is not None
+    images = np.random.default_rng(0).integers(0, 256, (config.batch_size, side, side, 3), np.uint8)
+    settings = {**config.model_dump(), "num_steps": 1 + STEPS_TIMED, "num_threads": num_cores()}
+    train_autoencoder(images, **settings, checkpoint=watch)
+    return watch.seconds
+
+
+def _seconds_of_prior(recipe: Recipe, index: Index) -> float:
+    from ddoq_core.decode.training import train_prior
+
+    config, watch, shape = recipe.prior.train, Watch(), latents_of_recipe(recipe)
+    assert config is not None
+    if shape is None:
+        raise UsageError(
+            f"how large latents of {recipe.autoencoder.weights} are is not known before it was loaded: set "
+            "prior.train.num_steps"
+        )
+    z = np.random.default_rng(0).normal(size=(config.batch_size, shape.channels, shape.side, shape.side))
+    settings = {**config.model_dump(exclude={"flip"}), "num_steps": 1 + STEPS_TIMED, "num_threads": num_cores()}
+    labels = np.arange(len(z)) % len(index.classes)
+    train_prior(z.astype(np.float16), labels, len(index.classes), **settings, checkpoint=watch)
+    return watch.seconds
+
+
+def _seconds_of_teacher(recipe: Recipe, num_classes: int) -> float:
+    from ddoq_core.train.networks import ClassifierSpec, build_classifier
+    from ddoq_core.train.protocol import Protocol
+    from ddoq_core.train.teachers import train_teacher
+
+    config, watch, side = recipe.teacher, Watch(), recipe.images.for_training.size_px
+    num = config.batch_size * (1 + STEPS_TIMED)
+    images = np.random.default_rng(0).integers(0, 256, (num, side, side, 3), np.uint8)
+    protocol = Protocol(num_epochs=1, batch_size=config.batch_size, augmentation=config.augmentation)
+    model = build_classifier(ClassifierSpec(config.architecture, num_classes, side))
+    train_teacher(model, images, np.arange(num) % num_classes, protocol, 0, watch)
+    return watch.seconds

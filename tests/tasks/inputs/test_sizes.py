@@ -1,0 +1,51 @@
+"""Minutes become steps: by what a step takes here, once for a root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from flows.catalogue import load_recipe
+from storage.errors import UsageError
+from tasks.inputs import sizes
+from tasks.inputs.sizes import sized
+from tests.tasks.conftest import TINY, Pipeline
+
+OPEN = ["autoencoder.train.num_steps", "prior.train.num_steps", "teacher.num_epochs"]
+
+
+def test_minutes_become_steps_of_every_model_that_is_trained(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = load_recipe("digits").with_changes(TINY)
+    short, long = (sized(tiny.within(minutes), pipeline.index, tmp_path) for minutes in (1, 100))
+    for name in OPEN:
+        of = [recipe.model_dump() for recipe in (short, long)]
+        for part in name.split("."):
+            of = [tree[part] for tree in of]
+        assert 1 <= of[0] < of[1] / 10, name
+    assert short.left_open == []
+
+    monkeypatch.setattr(sizes, "_fitting", lambda *_: pytest.fail("measured again"))
+    again = sized(tiny.within(1).with_changes({"ipc": 7}), pipeline.index, tmp_path)
+    assert again == short.with_changes({"ipc": 7}), "the models of another number of images per class are the same"
+
+
+def test_what_is_set_stays(pipeline: Pipeline, tmp_path: Path) -> None:
+    recipe = load_recipe("digits").with_changes({**TINY, "minutes": 1, "teacher.num_epochs": None})
+    found = sized(recipe, pipeline.index, tmp_path)
+    assert found.teacher.num_epochs is not None
+    assert found == recipe.with_changes({"teacher.num_epochs": found.teacher.num_epochs})
+    closed = load_recipe("digits")
+    assert sized(closed, pipeline.index, tmp_path) is closed
+
+
+def test_an_open_length_without_minutes_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"teacher\.num_epochs is left open: set it, or minutes=30"):
+        load_recipe("digits").with_changes({"teacher.num_epochs": None})
+    with pytest.raises(UsageError, match="greater than 0"):
+        from flows.catalogue import within
+
+        within(load_recipe("digits"), 0)
