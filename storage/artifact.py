@@ -25,7 +25,7 @@ from storage.files import (
     hash_file,
     list_files,
     sha256_of,
-    sync,
+    sync_all,
     whole_folder,
     write_whole,
 )
@@ -176,8 +176,9 @@ class Artifact:
     ) -> Mark:
         """Mark a unit complete: its files (folders are taken with all below) are on disk as they shall be."""
         files = {}
-        for path in sorted(f for p in paths for f in (list_files(p) if p.is_dir() else [p])):
-            sync(path)
+        written = sorted(f for p in paths for f in (list_files(p) if p.is_dir() else [p]))
+        sync_all(written)
+        for path in written:
             at = path.stat()
             stamp = FileStamp(num_bytes=at.st_size, mtime_ns=at.st_mtime_ns, sha256=hash_file(path))
             files[path.relative_to(self.path).as_posix()] = stamp

@@ -52,11 +52,12 @@ class LatentStore:
         """Make the empty arrays of a class, before any of its latents. Those that are there to the last bit are kept;
         of others all blocks are gone too, as the metadata is a part of each."""
         folder = class_folder(self.path, name)
-        if folder.exists() and _is_as_new(folder, rows, shape):
+        files = _arrays_of(rows, shape)
+        if folder.exists() and _holds(folder, files):
             return
         write_root(self.path)
-        with whole_folder(folder) as scratch:
-            _make_arrays(scratch, rows, shape)
+        with whole_folder(folder, durable=False) as scratch:  # whoever commits the unit brings it to the disk
+            _write_out(files, scratch)
 
     def write_block(self, name: str, block: int, latents: NDArray[np.float16]) -> list[Path]:
         """Write one shard (at most BLOCK_IMAGES, C, H, W). Returns the files that make it up."""
@@ -115,11 +116,11 @@ class LatentStore:
         return zarr.open_array(class_folder(self.path, name) / array, mode="r")
 
 
-def _make_arrays(place: Path | MemoryStore, rows: NDArray[np.int64], shape: tuple[int, ...]) -> None:
-    """The arrays of a class, its rows written and its latents (n, *shape) not."""
-    n = len(rows)
+def _arrays_of(rows: NDArray[np.int64], shape: tuple[int, ...]) -> dict[str, Buffer]:
+    """The files of a class, its rows written and its latents (n, *shape) not."""
+    n, files = len(rows), dict[str, Buffer]()
     shard = -(-min(n, BLOCK_IMAGES) // CHUNK_IMAGES) * CHUNK_IMAGES
-    group = zarr.open_group(place, mode="w")
+    group = zarr.open_group(MemoryStore(files), mode="w")
     group.create_array("rows", data=rows, compressors=codec(), dimension_names=LATENT_AXES[:1])
     group.create_array(
         "latents",
@@ -131,14 +132,13 @@ def _make_arrays(place: Path | MemoryStore, rows: NDArray[np.int64], shape: tupl
         fill_value=float("nan"),
         dimension_names=LATENT_AXES,
     )
+    return files
 
 
-def _is_as_new(folder: Path, rows: NDArray[np.int64], shape: tuple[int, ...]) -> bool:
-    """Whether metadata and rows of a class are as they would be made: zarr takes a damaged file for one it knows."""
-    made: dict[str, Buffer] = {}
-    _make_arrays(MemoryStore(made), rows, shape)
+def _holds(folder: Path, files: Mapping[str, Buffer]) -> bool:
+    """Whether a folder's files are as they would be made: zarr takes a damaged one for one it knows."""
     try:
-        return all((folder / name).read_bytes() == data.to_bytes() for name, data in made.items())
+        return all((folder / name).read_bytes() == data.to_bytes() for name, data in files.items())
     except OSError:
         return False
 
@@ -162,11 +162,13 @@ class ClassStore:
         """Write the arrays of a class, each in chunks of this shape, else in one. Returns the folder they are in."""
         write_root(self.path)
         folder = class_folder(self.path, name)
-        with whole_folder(folder) as scratch:
-            group = zarr.open_group(scratch, mode="w", attributes=attributes)
+        with whole_folder(folder, durable=False) as scratch:  # whoever commits the unit brings it to the disk
+            files: dict[str, Buffer] = {}
+            group = zarr.open_group(MemoryStore(files), mode="w", attributes=attributes)
             for key, value in arrays.items():
                 shape = value.shape if chunks is None else chunks[key]
                 group.create_array(key, data=value, chunks=shape, compressors=codec())
+            _write_out(files, scratch)
         return [folder]
 
     def read_class(self, name: str) -> dict[str, NDArray[Any]]:
@@ -200,6 +202,14 @@ class ClassStore:
         files = {f"{folder}/{array.metadata.encode_chunk_key(at)}" for at in product(*chunks)}
         self._check(name, files.__contains__)
         return np.asarray(array[part])
+
+
+def _write_out(files: Mapping[str, Buffer], folder: Path) -> None:
+    """Write what zarr made in memory. On the disk it would give each file to another thread and wait for it, which for
+    small ones takes longer than all else."""
+    for at, content in files.items():
+        (folder / at).parent.mkdir(parents=True, exist_ok=True)
+        (folder / at).write_bytes(content.to_bytes())
 
 
 def class_folder(store: Path, name: str) -> Path:

@@ -67,7 +67,8 @@ def _cut(listing: Listing, split: str, share: float, names: tuple[str, str], dat
     try:
         _, second = train_test_split(rows, test_size=share, random_state=data.split_seed, stratify=labels)
     except ValueError as error:
-        raise SourceError(f"data.{setting}={share} cannot split every class: {error}") from error
+        remedy = "; data.tune_fraction=0 keeps none" if setting == "tune_fraction" else ""
+        raise SourceError(f"data.{setting}={share} cannot split every class: {error}{remedy}") from error
     column[rows] = names[0]
     column[second] = names[1]
     at = listing.images.schema.get_field_index("split")

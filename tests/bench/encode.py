@@ -72,8 +72,8 @@ def workers() -> Iterator[Any]:
 def recipe_of(folder: Path, autoencoder: Path, size_px: int = SIZE_PX) -> Recipe:
     """The recipe `folder` on these images, with these weights."""
     weights = json.dumps({"weights": str(autoencoder)})
-    once = "prior.train.flip=false"  # else the stage encodes the images and, for the prior, these mirrored
-    settings = [f"data.path={folder}", f"images.size_px={size_px}", f"autoencoder={weights}", "ipc=1", once]
+    every_once = ["data.tune_fraction=0", "prior.train.flip=false"]  # else some are left out, and others mirrored too
+    settings = [f"data.path={folder}", f"images.size_px={size_px}", f"autoencoder={weights}", "ipc=1", *every_once]
     return load_recipe("folder", settings=settings)
 
 
