@@ -99,7 +99,7 @@ def comparison(run: Run, recipe: Recipe, matrix: Matrix) -> tuple[Artifact, dict
 
 def _base(run: Run, recipe: Recipe) -> Base:
     data, index = indexed(run.add_now(shard.plan(recipe, run.root)))
-    check_counts(recipe.ipc, index.counts("train"))
+    check_counts(recipe, index.counts("train"))
     check_models(recipe)
     check_prior(recipe, index.classes)
     protocol = resolve(recipe.train, recipe.ipc, len(index.classes))

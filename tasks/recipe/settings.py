@@ -10,16 +10,7 @@ import string
 import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PositiveInt,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, model_validator
 
 from ddoq_core.train.protocol import Augmentation, Labels, Optimizer, Schedule, WeightsIn
 
@@ -299,6 +290,9 @@ class DecodeConfig(Settings):
     inversion: bool = Field(False, description="the centroid's own noise by DDIM inversion; needs ddim")
     centroid_guidance: Scale = Field(0.0, description="pull towards the centroid, as MGD3; needs ddim or ddpm")
     num_draws: PositiveInt = Field(1, le=1000, description="pictures per centroid, each with the centroid's weight")
+    mosaic: int = Field(
+        1, ge=1, le=4, description="tiles along a side of a picture, each of a prototype of its own; 1: no mosaic"
+    )
     prompt: Annotated[str, AfterValidator(_check_prompt)] = Field(
         "{name}", description="stable-diffusion: the class prompt; {name} is its name, of ImageNet its class line"
     )
