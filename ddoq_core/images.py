@@ -32,13 +32,31 @@ def preprocess(
     return np.asarray(ImageOps.fit(image, (size_px, size_px), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
-def resized(images: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
-    """Square images (n, S, S, 3) brought to size_px as D4M saves its pictures, bicubic and antialiased; as they are
-    where they have it."""
+def resized(
+    images: NDArray[np.uint8], size_px: int, resample: Image.Resampling = Image.Resampling.BICUBIC
+) -> NDArray[np.uint8]:
+    """Square images (n, S, S, 3) brought to size_px, antialiased, by default bicubic as D4M saves its pictures; as they
+    are where they have it."""
     if images.shape[1] == size_px:
         return images
-    size = (size_px, size_px)
-    return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in images])
+    return np.stack([np.asarray(Image.fromarray(image).resize((size_px, size_px), resample)) for image in images])
+
+
+def to_mosaics(tiles: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Tiles (n·side², s, s, 3) → pictures (n, side·s, side·s, 3), each of side² that follow each other, row by row."""
+    s = tiles.shape[1]
+    x = tiles.reshape(-1, side, side, s, s, 3).swapaxes(2, 3)  # (n, row, y, column, x, 3)
+    return x.reshape(-1, side * s, side * s, 3)
+
+
+def to_tiles(mosaics: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Mosaics (n, S, S, 3) → what a student sees of them, (n·side², S, S, 3): the tiles in their order, brought up to S
+    bilinearly as IDC's multi-formation does (arXiv 2205.14959). RDED's (arXiv 2312.03526) shuffles them and crops over
+    their borders."""
+    size_px = mosaics.shape[1]
+    s = size_px // side
+    x = mosaics.reshape(-1, side, s, side, s, 3).swapaxes(2, 3)  # (n, row, column, y, x, 3)
+    return resized(x.reshape(-1, s, s, 3), size_px, Image.Resampling.BILINEAR)
 
 
 def to_unit(images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:

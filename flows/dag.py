@@ -114,7 +114,7 @@ def tuning(run: Run, recipe: Recipe) -> Outcome:
 def _base(run: Run, recipe: Recipe, splits: tuple[str, ...]) -> Base:
     """What all share, with students judged on these splits."""
     data, index = indexed(run.add_now(shard.plan(recipe, run.root)))
-    check_counts(recipe.ipc, index.counts("train"))
+    check_counts(recipe, index.counts("train"))
     check_models(recipe)
     check_prior(recipe, index.classes)
     recipe = sized(recipe, index, run.root)

@@ -42,13 +42,14 @@ def plan(recipe: Recipe, method: str, seed: int, latents: Artifact) -> Work:
             f"cluster.method=balanced takes classes of at most {IMAGES_IN_MEMORY} images, and one has {largest}: "
             "take exact"
         )
-    settings = {**identity(config, largest), "num_points": recipe.ipc, "seed": seed}
+    num_points = recipe.num_points(method)
+    settings = {**identity(config, largest), "num_points": num_points, "seed": seed}
     artifact = Artifact(latents.root, "cluster", VERSION, settings, {"encode": latents}, label=config.method)
     costs = {name: max(n, IMAGES_IN_MEMORY // CLASSES_PER_TASK) for name, n in counts.items()}
     return Work(
         artifact,
         cluster,
-        (config, recipe.ipc, seed),
+        (config, num_points, seed),
         units=len(counts),
         batches=batches_of(costs, IMAGES_IN_MEMORY),
         gpu=config.method == "exact" and largest <= IMAGES_IN_MEMORY,

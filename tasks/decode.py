@@ -31,6 +31,7 @@ VERSION = 2
 
 
 READS = {"medoid": (), "autoencoder": ("autoencoder",), "diffusion": ("autoencoder", "prior")}
+LATER = {"guided_channels", "noise", "num_candidates", "mosaic"}  # once were not: as by default, they are in no digest
 
 
 def plan(recipe: Recipe, method: str, seed: int, prototypes: Artifact, models: Mapping[str, Artifact]) -> Work:
@@ -49,13 +50,12 @@ def plan(recipe: Recipe, method: str, seed: int, prototypes: Artifact, models: M
 def identity(config: DecodeConfig, prior: PriorConfig, seed: int) -> dict[str, Any]:
     """The settings that matter to the method; a prior that knows no prompts has them as they are by default."""
     if config.method != "diffusion":
-        return {"method": config.method}
+        return {"method": config.method, **config.model_dump(include={"mosaic"}, exclude_defaults=True)}
     own = {"shared names": "told apart"}  # once the prompts of both cranes were the same
     if prior.kind != "stable-diffusion":
         own = DecodeConfig().model_dump(include={"prompt", "negative_prompt"})
-    later = ("guided_channels", "noise", "num_candidates")  # in no digest where they are as before there were these
-    unset = {name for name in later if getattr(config, name) == getattr(DecodeConfig(), name)}
-    return {**config.model_dump(exclude=unset), **own, "seed": seed}
+    later = config.model_dump(include=LATER, exclude_defaults=True)
+    return {**config.model_dump(exclude=LATER), **later, **own, "seed": seed}
 
 
 def units(artifact: Artifact, index: Index, class_names: tuple[str, ...] | None = None) -> dict[str, str]:
@@ -77,29 +77,41 @@ def decode(
     if not missing and artifact.is_done():
         return cached(artifact)
     if missing:
-        medoid = config.method == "medoid"
-        pictures = Medoids(artifact, images, index) if medoid else Decoded(artifact, config, images, index, seed)
+        medoid, tile = config.method == "medoid", ImageConfig(size_px=images.size_px // config.mosaic)
+        pictures = Medoids(artifact, tile, index) if medoid else Decoded(artifact, config, tile, index, seed)
         for group in pictures.groups(class_names):
-            _write_group(artifact, pictures, group, {name: wanted[name] for name in group if name in missing})
+            own = {name: wanted[name] for name in group if name in missing}
+            _write_group(artifact, pictures, group, own, config.mosaic)
     artifact.finish_if_whole(len(index.classes), lambda: units(artifact, index))
     return str(artifact)
 
 
-def _write_group(artifact: Artifact, pictures: Pictures, group: Any, missing: dict[str, str]) -> None:
+def _write_group(artifact: Artifact, pictures: Pictures, group: Any, missing: dict[str, str], mosaic: int) -> None:
     """Make a group's pictures if some of its classes are missing, and commit those (name → hash of inputs)."""
     if not missing:
         return
     together = Clock()
     found = pictures.of(group, together)
     for name, inputs in missing.items():
-        clock = together.share(len(missing))
+        clock, arrays = together.share(len(missing)), _in_mosaics(found[name], mosaic)
         with clock("write"):
-            files = images_of(artifact).write_class(name, found[name], **pictures.attributes)
-        artifact.commit(name, files, inputs=inputs, clock=clock, facts={"images": len(found[name]["images"])})
+            files = images_of(artifact).write_class(name, arrays, **pictures.attributes)
+        artifact.commit(name, files, inputs=inputs, clock=clock, facts={"images": len(arrays["images"])})
 
 
 Names = Sequence[str]
 Arrays = dict[str, NDArray[Any]]
+
+
+def _in_mosaics(tiles: Arrays, side: int) -> Arrays:
+    """Mosaics (K, S, S, 3) uint8 of side² pictures each, and in rows (K, side²) what else is told of those; at side 1
+    the pictures (n, S, S, 3) as they are."""
+    from ddoq_core.images import to_mosaics
+
+    if side == 1:
+        return tiles
+    told = {key: array.reshape(-1, side**2) for key, array in tiles.items() if key != "images"}
+    return {"images": to_mosaics(tiles["images"], side), **told}
 
 
 class Pictures(Protocol):
@@ -212,12 +224,16 @@ class Decoded:
         return np.sqrt(variance)[:, :, None, None]
 
     def _chosen(self, arrays: Arrays, label: int) -> Arrays:
-        """Of a class's pictures, the candidate for each that is chosen, with its score."""
+        """Of a class's pictures the candidates that are chosen, with their scores; tiles are seen as by students."""
+        from PIL.Image import Resampling
+
         from ddoq_core.decode.selection import cross_entropy, select
+        from ddoq_core.images import resized
         from ddoq_core.train.accuracy import features, predict
 
         assert self.teacher is not None
-        pictures = arrays["images"]
+        size_px = self.config.mosaic * arrays["images"].shape[1]
+        pictures = resized(arrays["images"], size_px, Resampling.BILINEAR)
         scores = cross_entropy(predict(self.teacher, pictures), np.full(len(pictures), label))
         shape = (self.config.num_candidates, -1)
         seen = features(self.teacher, pictures)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,6 +9,7 @@ import torch
 
 from ddoq_core.seeds import derive_seed
 from ddoq_core.train.augment import Draws
+from ddoq_core.train.protocol import num_batches
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,6 @@ class Batch:
     rows: torch.Tensor
     draws: Draws
     logits: torch.Tensor | None = None
-
-
-def num_batches(num_images: int, batch_size: int) -> int:
-    """Batches of an epoch. A last picture that would be alone joins the batch before: batch norm needs two."""
-    return max(1, math.ceil((num_images - 1) / batch_size))
 
 
 def batch_slice(k: int, num_images: int, batch_size: int) -> slice:

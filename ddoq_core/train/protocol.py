@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,3 +70,8 @@ class Protocol:
     batch_norm_momentum: float | None = None
     center_crop: float | None = None
     augmentation: Augmentation
+
+
+def num_batches(num_images: int, batch_size: int) -> int:
+    """Batches of an epoch. A last picture that would be alone joins the batch before: batch norm needs two."""
+    return max(1, math.ceil((num_images - 1) / batch_size))

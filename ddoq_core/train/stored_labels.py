@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from ddoq_core.train.augment import Draws
-from ddoq_core.train.batches import Batch, num_batches
+from ddoq_core.train.batches import Batch
+from ddoq_core.train.protocol import num_batches
 
 DRAWN = ("shift", "crop", "flip", "partner")  # per picture; the box is per batch
 SMALL = {"rows": np.int32, "shift": np.int16, "box": np.int16, "partner": np.int32, "classes": np.int16}

@@ -13,11 +13,11 @@ from torch import nn
 from ddoq_core.devices import mixed_precision, sent
 from ddoq_core.fitting import Checkpoint, by_epoch, seeded, weight_decay_groups
 from ddoq_core.train.augment import apply, draw
-from ddoq_core.train.batches import Batch, batch_of, num_batches
+from ddoq_core.train.batches import Batch, batch_of
 from ddoq_core.train.losses import hard_label_loss, soft_label_loss
 from ddoq_core.train.networks import Classifier
 from ddoq_core.train.pictures import Pictures
-from ddoq_core.train.protocol import Protocol
+from ddoq_core.train.protocol import Protocol, num_batches
 from ddoq_core.train.stored_labels import StoredLabels, pack_epoch
 from ddoq_core.train.teachers import fit_classifier
 

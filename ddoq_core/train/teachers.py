@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from ddoq_core.devices import mixed_precision, sent
 from ddoq_core.fitting import Checkpoint, Loss, fit, one_cycle, weight_decay_groups
 from ddoq_core.train.augment import apply, draw
-from ddoq_core.train.batches import batch_of, num_batches
+from ddoq_core.train.batches import batch_of
 from ddoq_core.train.networks import Classifier
 from ddoq_core.train.pictures import Pictures
-from ddoq_core.train.protocol import Protocol
+from ddoq_core.train.protocol import Protocol, num_batches
 
 
 def train_teacher(

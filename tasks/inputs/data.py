@@ -85,7 +85,7 @@ def check_source(recipe: Recipe, root: Path) -> tuple[str, ...]:
     archives = source.compressed().items()
     if source.is_fetched() and all(artifact.holds(unit_of(plain), stat_hash([file])) for file, plain in archives):
         counts = _training_counts(artifact, source, recipe.data)
-        check_counts(recipe.ipc, counts)
+        check_counts(recipe, counts)
         _checked[artifact.path] = source
         return tuple(counts)
     return ()
@@ -121,11 +121,14 @@ def classes_of(listing: Listing) -> tuple[str, ...]:
     return class_order(listing.images["class"].unique().to_pylist())
 
 
-def check_counts(ipc: int, training: dict[str, int]) -> None:
-    """Raise SourceError for classes that cannot give `ipc` images."""
+def check_counts(recipe: Recipe, training: dict[str, int]) -> None:
+    """Raise SourceError for classes that have fewer images than a method has prototypes."""
     smallest = min(training, key=lambda name: training[name])
-    if training[smallest] < ipc:
+    method = max(recipe.methods, key=recipe.num_points)
+    there, tiles = training[smallest], recipe.settings_of(method).decode.mosaic ** 2
+    if there < recipe.num_points(method):
+        of, lower = f" of {tiles} tiles for the method {method!r}", ", or decode.mosaic lower"
         raise SourceError(
-            f"ipc={ipc} is more than class {smallest!r} has training images ({training[smallest]}): "
-            f"set ipc to at most {training[smallest]}"
+            f"ipc={recipe.ipc}{of if tiles > 1 else ''} is more than class {smallest!r} has training images ({there}): "
+            f"set ipc to at most {there // tiles}{lower if tiles > 1 else ''}"
         )

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Distilled:
-    """N pictures, of all classes or of some, in label order, several of one centroid each with its weight.
+    """N pictures, or tiles of mosaics as students see them, of all classes or of some, in label order, several of one
+    centroid each with its weight.
 
     images     (N, S, S, 3) uint8
     labels     (N,) int64

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ddoq_core.train.protocol import num_batches
 from storage.artifact import Artifact
 from storage.zarr_store import ClassStore
 
@@ -47,8 +48,6 @@ def write_labels(label: Artifact, unit: str, arrays: Mapping[str, NDArray[Any]],
 def step_reader(label: Artifact, num_images: int, num_classes: int) -> Callable[[int, int], Arrays]:
     """Reads what the k-th step of an epoch sees, as ddoq_core.train.stored_labels.pack_epoch made it: arrays (B, ...),
     and the box (4,). Holds one chunk of each array in memory."""
-    from ddoq_core.train.batches import num_batches
-
     store, batch_size = labels_of(label), label.config["batch_size"]
     blocks = list(label_blocks(label.config["num_epochs"], num_images, num_classes).items())
     per_epoch = num_batches(num_images, batch_size)

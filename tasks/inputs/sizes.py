@@ -51,7 +51,7 @@ def _fitting(recipe: Recipe, index: Index, name: str) -> int:
     assert recipe.minutes is not None
     seconds = 60 * recipe.minutes * SHARES[name]
     if name == "teacher.num_epochs":
-        from ddoq_core.train.batches import num_batches
+        from ddoq_core.train.protocol import num_batches
 
         counts = index.counts("train")
         per_epoch = num_batches(sum(counts.values()), recipe.teacher.batch_size)

@@ -92,19 +92,21 @@ def latent_content(encode: Artifact, name: str, num_images: int) -> str:
 def distilled_set(decode: Artifact, weights: Weighting, class_names: Sequence[str] | None = None) -> Distilled:
     """The pictures of all classes, or of some, weighted by this rule. Raises ValueError for an unknown rule.
 
-    They are in memory once, or in a file of their own where they do not fit.
+    Of mosaics they are the tiles, brought to the size of a picture, each with its own weight. They are in memory once,
+    or in a file of their own where they do not fit.
     """
     from ddoq_core import class_weights
+    from ddoq_core.images import to_tiles
 
     classes, store = index_of(decode).classes, images_of(decode)
     labels = range(len(classes)) if class_names is None else [classes.index(name) for name in class_names]
     names, prototypes = [classes[label] for label in labels], prototypes_of(decode.parents["cluster"])
-    centroids = [store.read_array(name, "centroid") for name in names]
+    centroids = [store.read_array(name, "centroid").ravel() for name in names]
     counts = [prototypes.read_array(name, "counts") for name in names]
     sizes = [len(of_class) for of_class in centroids]
-    shape = (sum(sizes), *store.shape_of(names[0], "images")[1:])
+    shape, mosaic = (sum(sizes), *store.shape_of(names[0], "images")[1:]), decode.config.get("mosaic", 1)
     return Distilled(
-        images=join((store.read_array(name, "images") for name in names), shape, decode.root),
+        images=join((to_tiles(store.read_array(name, "images"), mosaic) for name in names), shape, decode.root),
         labels=np.repeat(labels, sizes),
         centroids=np.concatenate(centroids),
         weights=np.concatenate([class_weights(c, weights)[k] for c, k in zip(counts, centroids, strict=True)]),

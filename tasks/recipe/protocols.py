@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from ddoq_core.train.protocol import Augmentation, Protocol, WeightsIn
+from ddoq_core.train.protocol import Augmentation, Protocol, WeightsIn, num_batches
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import ProtocolName, TrainConfig
 
@@ -111,8 +111,15 @@ PRESETS: dict[ProtocolName, Callable[[int, int], Protocol]] = {
 
 
 def protocol_of(recipe: Recipe, method: str, num_classes: int) -> Protocol:
-    """How a method's students are trained."""
-    return resolve(recipe.train, recipe.ipc, num_classes, recipe.settings_of(method).weights_in)
+    """How a method's students are trained. Those of mosaics take as many steps as if a mosaic were one picture, so
+    fewer epochs, rounded up: where batches are full, one for each side² of a plain picture's, as IDC's --same_compute
+    has it (arXiv 2205.14959)."""
+    own = recipe.settings_of(method)
+    protocol = resolve(recipe.train, recipe.ipc, num_classes, own.weights_in)
+    num_pictures = recipe.num_pictures(method) * num_classes
+    in_mosaics = num_batches(num_pictures // own.decode.mosaic**2, protocol.batch_size)
+    of_tiles = num_batches(num_pictures, protocol.batch_size)
+    return replace(protocol, num_epochs=-(-protocol.num_epochs * in_mosaics // of_tiles))
 
 
 def resolve(config: TrainConfig, ipc: int, num_classes: int, weights_in: WeightsIn | None = None) -> Protocol:

@@ -85,8 +85,14 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _methods_are_valid(self) -> Recipe:
+        size_px = self.images.for_training.size_px
         for method in self.methods:
-            self.settings_of(method)
+            mosaic = self.settings_of(method).decode.mosaic
+            if size_px % mosaic:
+                raise ValueError(
+                    f"decode.mosaic={mosaic} of the method {method!r} does not divide pictures of {size_px} px: take "
+                    f"another, or set images.size_px or images.train_px to a multiple of {mosaic}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -126,8 +132,8 @@ class Recipe(Settings):
     def effective(self, method: str, counts: Iterable[int]) -> Method:
         """The settings of a method, less what makes no difference for classes of these sizes: where K divides each, D4M
         drops no images, and balanced cells weigh the same. So what is equal is made once."""
-        own = self.settings_of(method)
-        if any(count % self.ipc for count in counts):
+        own, num_points = self.settings_of(method), self.num_points(method)
+        if any(count % num_points for count in counts):
             return own
         if own.cluster.method == "stream-d4m":
             return own._replace(cluster=own.cluster.model_copy(update={"method": "stream"}))
@@ -151,10 +157,15 @@ class Recipe(Settings):
         """Whether the teacher chooses the pictures of any method."""
         return any(self.settings_of(method).decode.selects for method in self.methods)
 
+    def num_points(self, method: str) -> int:
+        """Prototypes K of a class: one for each image per class, of mosaics one for each of their tiles."""
+        return self.ipc * self.settings_of(method).decode.mosaic ** 2
+
     def num_pictures(self, method: str) -> int:
-        """Distilled pictures of a class: one for each centroid, or as many as are drawn from it."""
+        """Distilled pictures of a class that students see, of mosaics the tiles: one for each prototype, or as many as
+        are drawn from it."""
         decode = self.settings_of(method).decode
-        return self.ipc * (decode.num_draws if decode.method == "diffusion" else 1)
+        return self.num_points(method) * (decode.num_draws if decode.method == "diffusion" else 1)
 
     def with_changes(self, changes: dict[str, Any]) -> Recipe:
         """A copy with dotted settings replaced, e.g. {"decode.strength": 0.4}; raises KeyError for unknown names."""

@@ -291,6 +291,9 @@ class DecodeConfig(Settings):
     num_candidates: Steps = Field(
         1, description="drawn for each picture, of which the teacher chooses one, unlike those chosen already"
     )
+    mosaic: int = Field(
+        1, ge=1, le=4, description="tiles along a side of a picture, each of a prototype of its own; 1: no mosaic"
+    )
     prompt: Annotated[str, AfterValidator(_check_prompt)] = Field(
         "{name}", description="stable-diffusion: the class prompt; {name} is its name, of ImageNet its class line"
     )

@@ -11,6 +11,7 @@ import torch
 import zarr
 
 from ddoq_core import class_weights
+from ddoq_core.images import to_tiles
 from ddoq_core.train.accuracy import predict
 from ddoq_core.train.networks import load_classifier
 from tasks.export.choice import choose
@@ -18,11 +19,12 @@ from tasks.export.collect import collect
 from tasks.export.formats import export
 from tests.flows.conftest import IPC, Services, ddoq, run_tiny
 
-RULES = {"d4m": "uniform", "ddoq": "sqrt", "ddoq-mass": "mass", "power": 0.25, "random": "uniform"}
+RULES = {"d4m": "uniform", "ddoq": "sqrt", "ddoq-mass": "mass", "mosaic": "sqrt", "power": 0.25, "random": "uniform"}
 METHODS = {
     "d4m": {"cluster": {"method": "stream-d4m"}, "weights": "uniform"},
     "ddoq": {},
     "ddoq-mass": {"weights": "mass"},
+    "mosaic": {"decode": {"mosaic": 2}},
     "power": {"weights": 0.25},
     "random": {"cluster": {"method": "random"}, "decode": {"method": "medoid"}, "weights": "uniform"},
 }
@@ -31,7 +33,7 @@ SEED = 5
 
 @pytest.fixture(scope="module")
 def exported_from(finished: tuple[Path, object], services: Services, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root in which the tiny run was made with five methods and another seed."""
+    """A root in which the tiny run was made with six methods and another seed."""
     import shutil
 
     root = tmp_path_factory.mktemp("exports") / "runs"
@@ -67,8 +69,9 @@ def _assert_is_the_methods(root: Path, method: str, found: dict[str, torch.Tenso
     pictures = zarr.open_group(links / f"images-{method}-{SEED}" / "images.zarr", mode="r")
     weights = [class_weights(prototypes[str(c)]["counts"][:], RULES[method]) for c in range(10)]
     np.testing.assert_allclose(found["weights"], np.concatenate(weights), rtol=1e-6)
-    images = np.concatenate([pictures[str(c)]["images"][:] for c in range(10)])
+    side = 2 if method == "mosaic" else 1
+    images = np.concatenate([to_tiles(pictures[str(c)]["images"][:], side) for c in range(10)])
     np.testing.assert_array_equal(found["images"].permute(0, 2, 3, 1), images)
     teacher = load_classifier(links / "teacher" / "model")
     np.testing.assert_array_equal(found["logits"], predict(teacher, images))
-    assert len(images) == 10 * IPC
+    assert len(images) == 10 * IPC * side**2 and len(pictures["0"]["images"]) == IPC

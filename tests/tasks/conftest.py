@@ -87,20 +87,24 @@ def parents(tmp_path: Path) -> dict[str, Artifact]:
     return {"shard": listed, "decode": decode, "teacher": judge}
 
 
-def decode_of(listed: Artifact, classes: Sequence[str], ipc: int, size_px: int) -> Artifact:
+def decode_of(listed: Artifact, classes: Sequence[str], ipc: int, size_px: int, mosaic: int = 1) -> Artifact:
     """Pictures of noise for these classes, and artifacts for what they would be made from."""
+    num_points = ipc * mosaic**2
+    centroid, config = np.arange(num_points), {"method": "diffusion", "strength": 0.7}
+    if mosaic > 1:
+        centroid, config = centroid.reshape(ipc, -1), {**config, "mosaic": mosaic}
     latents = Artifact(listed.root, "encode", 1, {}, {"shard": listed})
-    points = Artifact(listed.root, "cluster", 1, {"method": "exact", "num_points": ipc}, {"encode": latents})
-    decode = Artifact(listed.root, "decode", 1, {"method": "diffusion", "strength": 0.7}, {"cluster": points})
+    points = Artifact(listed.root, "cluster", 1, {"method": "exact", "num_points": num_points}, {"encode": latents})
+    decode = Artifact(listed.root, "decode", 1, config, {"cluster": points})
     with latents.writing("latents", Clock()) as folder:
         (folder / "none").write_text("")
     rng = np.random.default_rng(0)
     for k, name in enumerate(classes):
-        counts = np.arange(1, ipc + 1) * (k + 1)
+        counts = np.arange(1, num_points + 1) * (k + 1)
         files = prototypes_of(points).write_class(name, {"counts": counts})
         points.commit(name, files, inputs="", clock=Clock(), facts={"w2": 1.5 + k})
         pictures = rng.integers(0, 256, (ipc, size_px, size_px, 3), dtype=np.uint8)
-        files = images_of(decode).write_class(name, {"images": pictures, "centroid": np.arange(ipc)})
+        files = images_of(decode).write_class(name, {"images": pictures, "centroid": centroid})
         decode.commit(name, files, inputs="", clock=Clock())
     points.finish(classes)
     decode.finish(classes)

@@ -12,9 +12,10 @@ import zarr
 from PIL import Image
 
 from ddoq_core.decode.selection import cross_entropy
+from ddoq_core.images import resized
 from ddoq_core.train.accuracy import predict
 from storage.artifact import Artifact
-from tasks import decode
+from tasks import cluster, decode
 from tasks.inputs.models import load_classifier
 from tasks.inputs.stores import distilled_set, images_of
 from tasks.recipe.settings import DecodeConfig, ImageConfig
@@ -187,6 +188,26 @@ def test_without_a_diffusion_there_is_no_seed(method: Any, pipeline: Pipeline) -
         assert set(part) == {"images", "centroid"}
         assert part["images"].shape == (NUM_POINTS, 8, 8, 3)
         assert part["centroid"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("method", "num_draws"), [("diffusion", 2), ("autoencoder", 1), ("medoid", 1)])
+def test_mosaics_hold_the_pictures_of_four_times_the_points(method: str, num_draws: int, pipeline: Pipeline) -> None:
+    plain = {"method": method, "num_draws": num_draws}
+    recipe = pipeline.recipe.with_changes({"methods": {"tiled": {"decode": {**plain, "mosaic": 2}}}})
+    points = complete(cluster.plan(recipe, "tiled", 0, pipeline.encode))
+    artifact = complete(decode.plan(recipe, "tiled", 0, points, pipeline.models))
+    single = recipe.with_changes({"methods.tiled": {"decode": plain}})
+    whole = arrays(complete(decode.plan(single, "tiled", 0, points, pipeline.models)))
+    assert all(mark.facts == {"images": num_draws * NUM_POINTS} for mark in artifact.marks().values())
+    for name, part in arrays(artifact).items():
+        assert part["images"].shape == (num_draws * NUM_POINTS, 8, 8, 3)
+        assert part["centroid"].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]] * num_draws
+        assert ("seed" in part) == (method == "diffusion")
+        for key in part.keys() - {"images"}:
+            np.testing.assert_array_equal(part[key].ravel(), whole[name][key])
+        for tile, picture in enumerate(resized(whole[name]["images"], 4)):
+            top, left = 4 * (tile % 4 // 2), 4 * (tile % 2)
+            np.testing.assert_array_equal(part["images"][tile // 4, top : top + 4, left : left + 4], picture)
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

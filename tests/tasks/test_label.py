@@ -9,8 +9,9 @@ import pytest
 
 from ddoq_core.train.protocol import Augmentation, Protocol
 from storage.artifact import Artifact
-from tasks import label
+from tasks import cluster, decode, label, train
 from tasks.inputs import labels
+from tests.tasks.conftest import Pipeline, complete
 
 PROTOCOL = Protocol(
     labels="stored",
@@ -90,6 +91,22 @@ def test_weights_matter_only_where_they_draw() -> None:
     sampling = replace(PROTOCOL, weights_in="sampling")
     assert label.identity(PROTOCOL, "sqrt", 0) == label.identity(PROTOCOL, "mass", 0)
     assert label.identity(sampling, "sqrt", 0) != label.identity(sampling, "mass", 0)
+
+
+def test_stored_labels_of_mosaics_are_those_of_their_tiles(pipeline: Pipeline) -> None:
+    changes = {"methods": {"tiled": {"decode": {"mosaic": 2}}}, "train": {"protocol": "quick", "labels": "stored"}}
+    sizes = {"train.num_epochs": 4, "train.batch_size": 16, "train.architectures": ["convnet-1-8"]}
+    recipe = pipeline.recipe.with_changes(changes).with_changes(sizes)
+    points = complete(cluster.plan(recipe, "tiled", 0, pipeline.encode))
+    pictures = complete(decode.plan(recipe, "tiled", 0, points, pipeline.models))
+    work = label.plan(recipe, "tiled", 0, pipeline.shard, {"decode": pictures, "teacher": pipeline.teacher})
+    stored = complete(work)
+    assert list(stored.record().units) == ["epochs-0000-0000"] and work.units == 1
+    rows = labels.labels_of(stored).read_array("epochs-0000-0000", "rows")
+    assert sorted(rows.ravel().tolist()) == list(range(120)), "12 tiles of 10 classes"
+    labelled = {"decode": pictures, "label": stored}
+    student = complete(train.plan(recipe, "tiled", "convnet-1-8", 0, pipeline.shard, labelled))
+    assert len(student.record().facts["losses"]) == 8, "as many steps as 4 epochs of 30 pictures"
 
 
 def test_labels_of_imagenet_fit_into_memory_block_by_block() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ddoq_core.train.batches import batch_of, num_batches
+from ddoq_core.train.batches import batch_of
+from ddoq_core.train.protocol import num_batches
 
 
 @pytest.mark.parametrize(("n", "size"), [(10, 4), (8, 4), (3, 64), (1, 1), (7, 1), (65, 64), (129, 64), (64, 64)])

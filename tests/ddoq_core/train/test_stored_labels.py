@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from ddoq_core.train.augment import Draws
-from ddoq_core.train.batches import Batch, batch_slice, num_batches
+from ddoq_core.train.batches import Batch, batch_slice
+from ddoq_core.train.protocol import num_batches
 from ddoq_core.train.stored_labels import StoredLabels, pack_epoch
 
 

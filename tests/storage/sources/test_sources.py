@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from flows.catalogue import load_recipe
 from storage.index import Index
 from storage.sources import DigitsSource, FolderSource, RefusedImage, Source, SourceError, content_hash, examine
 from storage.sources.listing import Location, locations
@@ -219,7 +220,7 @@ def test_a_class_that_lost_all_its_images_is_not_forgotten(tmp_path: Path) -> No
     index = run_shard(tmp_path / "runs", DataConfig(path=str(tmp_path / "set"), max_refused=0.5))
     assert index.counts("train") == {"cat": 4, "dog": 4, "owl": 0}
     with pytest.raises(SourceError, match=r"class 'owl' has training images \(0\)"):
-        check_counts(1, index.counts("train"))
+        check_counts(load_recipe("digits", ipc=1), index.counts("train"))
 
 
 @pytest.mark.parametrize(("how", "reason"), [("gone", "No such file"), ("shorter", r"\d+ of \d+ bytes are there")])
@@ -334,9 +335,19 @@ def test_class_folders_that_are_not_of_imagenet_are_named_where_most_are() -> No
 
 
 def test_a_class_with_too_few_training_images_is_named() -> None:
-    check_counts(3, {"cat": 3, "dog": 5})
+    check_counts(load_recipe("digits", ipc=3), {"cat": 3, "dog": 5})
     with pytest.raises(SourceError, match=r"ipc=4 is more than class 'cat' has training images \(3\).*at most 3"):
-        check_counts(4, {"cat": 3, "dog": 5})
+        check_counts(load_recipe("digits", ipc=4), {"cat": 3, "dog": 5})
+
+
+def test_mosaics_ask_for_an_image_for_each_tile() -> None:
+    recipe = load_recipe("digits", ipc=3).with_changes({"methods": {"plain": {}, "tiled": {"decode": {"mosaic": 2}}}})
+    check_counts(recipe, {"cat": 12, "dog": 50})
+    told = (
+        r"ipc=3 of 4 tiles for the method 'tiled' is more than class 'cat' .* \(11\): set ipc to at most 2, or decode\."
+    )
+    with pytest.raises(SourceError, match=told):
+        check_counts(recipe, {"cat": 11, "dog": 50})
 
 
 # --- subsets ------------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from storage.artifact import Artifact, NotDone
 from tasks.export.collect import collect
 from tasks.export.formats import WRITERS, export
 from tasks.export.handout import Handout
-from tests.tasks.conftest import CLASSES, IPC
+from tasks.inputs.stores import distilled_set
+from tests.tasks.conftest import CLASSES, IPC, SIZE_PX, decode_of
 
 
 @pytest.fixture
@@ -143,7 +144,23 @@ def test_every_form_has_a_card_and_lives_without_soft_labels(
     )
     settings = json.loads(card.split("```json")[1].split("```")[0])
     assert settings["pictures"] == {"method": "diffusion", "strength": 0.7}
-    assert "10 synthetic pictures of 2 classes, 8 px" in card
+    assert "10 synthetic pictures of 2 classes, 8 px" in card and "mosaic" not in card
+
+
+def test_of_mosaics_the_tiles_are_handed_out_as_students_see_them(parents: dict[str, Artifact], tmp_path: Path) -> None:
+    mosaics = decode_of(parents["shard"], CLASSES, IPC, SIZE_PX, mosaic=2)
+    tiles = collect(mosaics, "mass", parents["teacher"])
+    seen = distilled_set(mosaics, "mass")
+    np.testing.assert_array_equal(tiles.images, seen.images)
+    np.testing.assert_array_equal(tiles.weights, seen.weights)
+    np.testing.assert_array_equal(
+        tiles.logits, predict(load_classifier(parents["teacher"].path / "model"), seen.images)
+    )
+    export(tiles, "dd-ranking", tmp_path / "out")
+    assert torch.load(tmp_path / "out/images.pt", weights_only=True).shape == (2 * 4 * IPC, 3, SIZE_PX, SIZE_PX)
+    card = (tmp_path / "out/README.md").read_text()
+    assert "40 synthetic pictures of 2 classes, 8 px" in card
+    assert "the tiles of 10 mosaics of 2×2" in card and "of 4 px each, brought up to 8 px bilinearly" in card
 
 
 def test_what_is_there_is_not_overwritten(distilled: Handout, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddoq_core.train.batches import batch_slice, num_batches
+from ddoq_core.train.batches import batch_slice
+from ddoq_core.train.protocol import num_batches
 from storage.artifact import Artifact, Damaged
 from storage.clock import Clock
 from tasks.inputs import labels

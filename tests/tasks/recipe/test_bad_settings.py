@@ -91,6 +91,10 @@ REFUSED = {  # --set → what the line says: the setting, and what would do
     "decode.guidance_scale=NaN": ("decode.guidance_scale=nan", "finite number"),
     "decode.num_steps=1000000000": ("decode.num_steps=1000000000", "less than or equal to 1000"),
     "decode.num_draws=1000000000": ("decode.num_draws=1000000000", "less than or equal to 1000"),
+    "decode.mosaic=0": ("decode.mosaic=0", "greater than or equal to 1"),
+    "decode.mosaic=5": ("decode.mosaic=5", "less than or equal to 4"),
+    "decode.mosaic=3": ("decode.mosaic=3 of the method 'ddoq' does not divide pictures of 16 px", "a multiple of 3"),
+    'methods={"a": {"decode": {"mosaic": 3}}}': ("decode.mosaic=3 of the method 'a'", "multiple of 3"),
     "decode.prompt={": ("decode.prompt='{'", "write a prompt like"),
     "decode.prompt={class}": ("decode.prompt='{class}'", "write a prompt like"),
     "decode.prompt={name.__class__}": ("decode.prompt='{name.__class__}'", "write a prompt like"),
@@ -128,6 +132,7 @@ GOOD = {
     "seeds=[9223372036854775807]",
     "data.path=/photos/Zoë's\u202f[old]",
     "train.learning_rate=0.0001",
+    'methods={"mosaic": {"decode": {"mosaic": 2}}, "of-16": {"decode": {"method": "medoid", "mosaic": 4}}}',
 }
 
 

@@ -29,3 +29,10 @@ def test_where_k_divides_every_class_d4m_is_the_stream_and_balanced_cells_weigh_
 
 def test_where_one_class_has_a_rest_all_is_as_it_was_set(recipe: Recipe) -> None:
     assert all(recipe.effective(name, [1300, 501]) == recipe.settings_of(name) for name in METHODS)
+
+
+def test_of_mosaics_the_tiles_are_to_divide_a_class(recipe: Recipe) -> None:
+    mosaics = recipe.with_changes({"decode.mosaic": 2})
+    assert mosaics.num_points("d4m") == 40
+    assert mosaics.effective("d4m", [1300, 500]) == mosaics.settings_of("d4m")
+    assert mosaics.effective("d4m", [1200]) == mosaics.effective("stream", [1200])

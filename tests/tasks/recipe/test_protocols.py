@@ -10,9 +10,10 @@ import yaml
 from pydantic import ValidationError
 
 from ddoq_core.train.protocol import Protocol
+from flows.catalogue import load_recipe
 from storage.files import canonical_json
 from tasks import label, train
-from tasks.recipe.protocols import PRESETS, resolve
+from tasks.recipe.protocols import PRESETS, protocol_of, resolve
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import TeacherConfig, TrainConfig
 from tests.flows.conftest import REPOSITORY
@@ -132,6 +133,24 @@ def test_what_the_recipe_sets_comes_first() -> None:
     for name in PRESETS:
         config = TrainConfig.model_validate({"protocol": name, **changes})
         assert asdict(resolve(config, 10, 10)) == changes
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_epochs", "of_tiles"),
+    [
+        (50, 300, 75),  # 2 steps over 100 pictures, 8 over 400 tiles
+        (64, 300, 86),  # 2 and 7 steps: 600 in 85.7 epochs
+        (1024, 300, 300),  # a step is an epoch of either
+        (50, 1, 1),
+    ],
+)
+def test_students_of_mosaics_take_the_steps_of_others(batch_size: int, num_epochs: int, of_tiles: int) -> None:
+    methods = {"plain": {}, "drawn": {"decode": {"num_draws": 4}}, "tiled": {"decode": {"mosaic": 2}}}
+    train = {"train.batch_size": batch_size, "train.num_epochs": num_epochs}
+    recipe = load_recipe("digits", ipc=10).with_changes({"methods": methods, **train})
+    plain, drawn, tiled = (protocol_of(recipe, method, 10) for method in methods)
+    assert plain == drawn == resolve(recipe.train, 10, 10)
+    assert tiled == replace(plain, num_epochs=of_tiles)
 
 
 def test_the_catalogue_trains_as_it_says() -> None:
