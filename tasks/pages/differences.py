@@ -34,7 +34,8 @@ def questions(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Pairs of the recipe's methods, by what their settings say that they are."""
     methods = {name: recipe.settings_of(name) for name in recipe.methods}
     random = next((name for name, own in methods.items() if _is_random(own)), None)
-    real = (name for name, own in methods.items() if own.decode.method == "medoid" and name != random)
+    plain = {name: own for name, own in methods.items() if own.decode.mosaic == 1 and name != random}
+    real = (name for name, own in plain.items() if own.decode.method == "medoid")
     medoids = next(real, None)
     first, *others = methods
     d4m = next((name for name in others if methods[name].cluster.method == "stream-d4m"), None)
@@ -45,4 +46,5 @@ def questions(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def _is_random(own: Method) -> bool:
-    return (own.cluster.method, own.decode.method, own.weights) == ("random", "medoid", "uniform")
+    decode = own.decode
+    return (own.cluster.method, decode.method, decode.mosaic, own.weights) == ("random", "medoid", 1, "uniform")

@@ -31,9 +31,13 @@ METHODS = {
     "paper": {"cluster": {"method": "stream"}, "weights": "sqrt-paper"},
     "d4m": {"cluster": {"method": "stream-d4m"}, "weights": "uniform"},
     "selection": {"decode": {"num_candidates": 8}},
+    "mosaics": {"decode": {"mosaic": 2}},
     "medoids": {"decode": {"method": "medoid"}},
     "random": RANDOM,
+    "medoid-mosaics": {"decode": {"method": "medoid", "mosaic": 2}},
+    "random-mosaics": {**RANDOM, "decode": {"method": "medoid", "mosaic": 2}},
 }
+REAL = ("medoids", "random", "medoid-mosaics", "random-mosaics")
 AUTOENCODER = {"weights": str(SHARED / "weights/taef2")}
 DATA: dict[str, tuple[str, dict[str, Any]]] = {
     "cifar10": ("cifar10", {"data.source": "tar", "data.path": str(SHARED / "data/cifar10/*.tar.gz")}),
@@ -122,7 +126,7 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
     of accuracy with the bounds of the 95 % interval."""
     if not report:
         return {}
-    decoded = [row for row in report["results"] if row["method"] not in ("medoids", "random")]
+    decoded = [row for row in report["results"] if row["method"] not in REAL]
     best = max(decoded, key=lambda row: row["top1_mean"])["method"]
     asked = {row["question"]: row for row in report["differences"]}
     pairs = {
