@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,13 @@ def whole_folder(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 def sync_all(paths: Sequence[Path]) -> None:
     """Bring files to the disk together: it takes hardly longer to write many of them than one."""
-    if paths:
-        with ThreadPoolExecutor(min(len(paths), SYNCED_AT_ONCE)) as pool:
-            list(pool.map(sync, paths))
+    list(_pool(os.getpid()).map(sync, paths))
+
+
+@lru_cache(maxsize=1)
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Threads of this process: one that was forked has none of its parent's."""
+    return ThreadPoolExecutor(SYNCED_AT_ONCE)
 
 
 def sync(path: Path) -> None:
