@@ -134,9 +134,11 @@ def seeded(generator: torch.Generator, seed: int, step: int) -> torch.Generator:
 
 def one_cycle(optimizer: torch.optim.Optimizer, peak: float, num_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     """Warm up to the peak rate over a tenth of the steps, then anneal to 0 by a cosine (arXiv 1708.07120)."""
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, peak, total_steps=num_steps + 1, pct_start=0.1, cycle_momentum=False
-    )
+    total = num_steps + 1
+    warm = max(
+        0.1, 1.5 / total
+    )  # of ten steps torch would divide by the none that a tenth leaves between first and last
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=total, pct_start=warm, cycle_momentum=False)
 
 
 # η_e/η_0 of epoch e of E

@@ -15,10 +15,10 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from storage.errors import UsageError
-from tasks.recipe.fields import Weighting
 from tasks.recipe.grid import Grid
 from tasks.recipe.matrix import Matrix
 from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import Weighting
 
 OURS, YOURS = Path(__file__).with_name("prefect.yaml"), Path("prefect.yaml")
 SHOWN = 200  # characters of a value that is refused

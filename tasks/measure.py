@@ -22,9 +22,8 @@ from tasks.inputs.distilled import Distilled
 from tasks.inputs.plan import Work
 from tasks.inputs.real import cut, read_batches
 from tasks.inputs.stores import distilled_set, indexed, latents_of, prototypes_of, some_classes, some_rows
-from tasks.recipe.fields import Weighting
 from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import ImageConfig
+from tasks.recipe.settings import ImageConfig, Weighting
 
 VERSION = 3
 FOLDER = "measure"

@@ -52,7 +52,7 @@ def report(artifact: Artifact, recipe: Recipe) -> State | str:
         rows = results(artifact, recipe)
         galleries = [gallery(decoded_of(artifact, recipe, method), recipe, method) for method in recipe.methods]
     with clock("compute"):
-        figure, sure = accuracy_by_method(rows), differences(rows, recipe)
+        figure, sure = accuracy_by_method(rows), differences(rows, recipe.questions)
         page = _render(artifact, recipe, rows, sure, galleries, figure)
     with artifact.writing(FOLDER, clock) as folder:
         (folder / "report.html").write_text(page)

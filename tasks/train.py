@@ -18,9 +18,9 @@ from tasks.inputs.labels import step_reader
 from tasks.inputs.models import load_classifier
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import distilled_set, indexed
-from tasks.recipe.fields import Weighting
 from tasks.recipe.protocols import augmentation_identity, protocol_of
 from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import Weighting
 
 VERSION = 2
 

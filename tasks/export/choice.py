@@ -8,7 +8,7 @@ from typing import NamedTuple
 from storage.artifact import Artifact, NotDone
 from storage.errors import UsageError
 from tasks.inputs.runs import KeptRun, kept_run, kept_runs
-from tasks.recipe.fields import Weighting
+from tasks.recipe.settings import Weighting
 
 
 class Choice(NamedTuple):

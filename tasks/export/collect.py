@@ -12,7 +12,7 @@ from storage.artifact import Artifact, NotDone
 from tasks.export.handout import Handout
 from tasks.inputs.models import load_classifier
 from tasks.inputs.stores import distilled_set
-from tasks.recipe.fields import Weighting
+from tasks.recipe.settings import Weighting
 
 
 def collect(decode: Artifact, weights: Weighting, teacher: Artifact | None) -> Handout:

@@ -16,7 +16,7 @@ from storage.index import INDEX, Index
 from storage.memory import join
 from storage.zarr_store import BLOCK_IMAGES, ClassStore, LatentStore, block_names
 from tasks.inputs.distilled import Distilled
-from tasks.recipe.fields import Weighting
+from tasks.recipe.settings import Weighting
 
 LATENTS, PROTOTYPES, IMAGES, SAMPLES = (f"{name}.zarr" for name in ("latents", "prototypes", "images", "samples"))
 VIEW, PIXELS = "view", "images.npy"  # the folder of a view artifact, and the file in it

@@ -9,8 +9,8 @@ from pydantic import Field, PositiveInt, field_validator
 
 from storage.errors import UsageError
 from tasks.recipe.cells import D4M, RANDOM, RANDOM_IMAGES, Cell
-from tasks.recipe.fields import Settings, Weighting
 from tasks.recipe.recipe import MethodConfig, Recipe
+from tasks.recipe.settings import Settings, Weighting
 
 Quantizer = Literal["exact", "stream", "stream-d4m", "clvq", "balanced"]
 Pictures = Literal["diffusion", "autoencoder", "medoid", "random"]

@@ -11,8 +11,8 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from ddoq_core.train.protocol import Augmentation, Protocol, WeightsIn, num_batches
-from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import ProtocolName, TrainConfig
+from tasks.recipe.recipe import Recipe, TrainConfig
+from tasks.recipe.settings import ProtocolName
 
 CENTER_CROP = 0.875  # Resize(256) and CenterCrop(224) at 224 px, as SRe2L, D4M and RDED evaluate
 

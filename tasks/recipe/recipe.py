@@ -7,23 +7,60 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from ddoq_core.train.protocol import WeightsIn
-from tasks.recipe.fields import Count, Seed, Settings, Weighting, each_once
+from ddoq_core.train.protocol import Augmentation, Labels, Optimizer, Schedule, WeightsIn
 from tasks.recipe.settings import (
     COMPARE,
     STAGES,
+    Architecture,
     AutoencoderConfig,
     ClusterConfig,
+    Count,
     DataConfig,
+    Decay,
     DecodeConfig,
     EncodeConfig,
     ImageConfig,
     PriorConfig,
+    ProtocolName,
+    Rate,
+    Seed,
+    Settings,
     TeacherConfig,
-    TrainConfig,
+    Weighting,
+    each_once,
 )
 
 METHOD_NAME = 60  # characters
+
+
+class TrainConfig(Settings):
+    """The one protocol under which every method's students are trained, and what the recipe changes in it."""
+
+    architectures: Annotated[tuple[Architecture, ...], AfterValidator(each_once)] = Field(("resnet18",), min_length=1)
+    protocol: ProtocolName = Field("fkd", description="a preset of tasks/recipe/protocols.py; what is set goes first")
+    labels: Labels | None = Field(
+        None, description="the teacher's, online or stored by the stage label, or the classes"
+    )
+    label_top_k: Count | None = Field(None, description="of stored labels, keep this many logits per picture")
+    weights_in: WeightsIn | None = Field(
+        None, description="weights multiply the loss, or are the probabilities by which an epoch's pictures are drawn"
+    )
+    num_epochs: Count | None = None
+    batch_size: Count | None = None
+    optimizer: Optimizer | None = None
+    learning_rate: Rate | None = None
+    momentum: float | None = Field(None, ge=0, lt=1)
+    weight_decay: Decay | None = None
+    schedule: Schedule | None = None
+    temperature: float | None = Field(None, ge=1e-3, le=1e6)
+    batch_norm_momentum: float | None = Field(None, gt=0, le=1)
+    center_crop: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="held-out images are shown as Resize(size / this), CenterCrop(size); 0.875: 256, 224",
+    )
+    augmentation: Augmentation | None = Field(None, description="instead of the protocol's, as a whole")
 
 
 class MethodConfig(Settings):
@@ -142,6 +179,23 @@ class Recipe(Settings):
     def identity(self) -> dict[str, Any]:
         """All that changes a result: not the prose."""
         return self.model_dump(mode="json", exclude={"claim"})
+
+    @property
+    def questions(self) -> list[tuple[str, str]]:
+        """Pairs of methods that a report compares: each with real images at random, what is decoded with medoids, the
+        first with D4M; what they are is in their settings."""
+        methods = {name: self.settings_of(name) for name in self.methods}
+        real = [name for name, own in methods.items() if own.decode.method == "medoid" and own.decode.mosaic == 1]
+        random = [
+            name for name in real if (methods[name].cluster.method, methods[name].weights) == ("random", "uniform")
+        ]
+        medoids = [name for name in real if name not in random]
+        decoded = [name for name, own in methods.items() if own.decode.method != "medoid"]
+        first, *others = methods
+        d4m = [name for name in others if methods[name].cluster.method == "stream-d4m"]
+        against_random = [(name, random[0]) for name in methods if random and name != random[0]]
+        against_medoids = [(name, medoids[0]) for name in decoded if medoids]
+        return against_random + against_medoids + [(first, name) for name in d4m[:1]]
 
     def draw_of(self, seed: int) -> int:
         """The seed that draws the prototypes and pictures of a student's seed."""

@@ -1,4 +1,4 @@
-"""Settings: one frozen model per stage, and the recipe that holds them. Knows no stage's code and loads no torch.
+"""Settings: one frozen model per stage. Knows no stage's code and loads no torch.
 
 Everything in a stage's model changes its result and so goes into its digest; batch sizes that only change the
 speed, devices and workers are not here.
@@ -7,34 +7,12 @@ speed, devices and workers are not here.
 from __future__ import annotations
 
 import string
+import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Discriminator,
-    Field,
-    PositiveInt,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, model_validator
 
-from ddoq_core.train.protocol import Augmentation, Labels, Optimizer, Schedule, WeightsIn
-from tasks.recipe.fields import (
-    Architecture,
-    Count,
-    Decay,
-    Noise,
-    Rate,
-    Scale,
-    Seed,
-    Settings,
-    Side,
-    Steps,
-    Strength,
-    Text,
-    Width,
-    each_once,
-)
+from ddoq_core.train.protocol import Augmentation
 
 STAGES = (
     "shard", "view", "autoencoder", "encode", "teacher", "prior", "cluster", "decode", "measure", "label", "train",
@@ -48,6 +26,36 @@ BY_MINUTES = "if none, as many as fit into the recipe's `minutes`"
 ProtocolName = Literal["fkd", "rded", "hard", "rd3", "quick"]
 
 
+def _printable(text: str) -> str:
+    """The text. Raises ValueError for one that no terminal, file system or JSON file could take as it is."""
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        raise ValueError("control characters, or bytes that are no text: write it without")
+    return text
+
+
+def each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values. Raises ValueError where one stands twice."""
+    if len(set(values)) < len(values):
+        raise ValueError("name each value once")
+    return values
+
+
+# Bounds are far above what anybody trains with: beyond them lie typing errors, and numbers that no machine holds.
+Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable)]  # a name or a path
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(gt=0, le=10**7)]
+Side = Annotated[int, Field(gt=0, le=4096)]
+Width = Annotated[int, Field(gt=0, le=8192)]
+Rate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Scale = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
+Architecture = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
+Strength = Annotated[float, Field(gt=0, le=1)]
+Noise = Literal["plain", "cell", "class"]
+Steps = Annotated[int, Field(gt=0, le=1000)]  # of sampling, and tries of it
+Weighting = Literal["uniform", "sqrt", "mass", "sqrt-paper"] | Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+
+
 def _check_prompt(prompt: str) -> str:
     """The prompt. Raises ValueError for one with anything but {name} in braces."""
     try:
@@ -57,6 +65,12 @@ def _check_prompt(prompt: str) -> str:
     if any(field != ("name", "", None) for field in fields):
         raise ValueError("of what stands in braces there is {name} alone: write a prompt like 'a photo of {name}'")
     return prompt
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and unknown names are refused, of the core's dataclasses among them too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 GIVEN, TRAINED = "[given]", "[trained]"  # in brackets, as flows.catalogue leaves out of messages
@@ -317,33 +331,3 @@ class DecodeConfig(Settings):
         """What the prior's sampling takes."""
         names = {"strength", "guidance_scale", "guided_channels", "num_steps", "inversion", "centroid_guidance"}
         return self.model_dump(include=names)
-
-
-class TrainConfig(Settings):
-    """The one protocol under which every method's students are trained, and what the recipe changes in it."""
-
-    architectures: Annotated[tuple[Architecture, ...], AfterValidator(each_once)] = Field(("resnet18",), min_length=1)
-    protocol: ProtocolName = Field("fkd", description="a preset of tasks/recipe/protocols.py; what is set goes first")
-    labels: Labels | None = Field(
-        None, description="the teacher's, online or stored by the stage label, or the classes"
-    )
-    label_top_k: Count | None = Field(None, description="of stored labels, keep this many logits per picture")
-    weights_in: WeightsIn | None = Field(
-        None, description="weights multiply the loss, or are the probabilities by which an epoch's pictures are drawn"
-    )
-    num_epochs: Count | None = None
-    batch_size: Count | None = None
-    optimizer: Optimizer | None = None
-    learning_rate: Rate | None = None
-    momentum: float | None = Field(None, ge=0, lt=1)
-    weight_decay: Decay | None = None
-    schedule: Schedule | None = None
-    temperature: float | None = Field(None, ge=1e-3, le=1e6)
-    batch_norm_momentum: float | None = Field(None, gt=0, le=1)
-    center_crop: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="held-out images are shown as Resize(size / this), CenterCrop(size); 0.875: 256, 224",
-    )
-    augmentation: Augmentation | None = Field(None, description="instead of the protocol's, as a whole")

@@ -275,3 +275,10 @@ def test_only_matrices_decay() -> None:
     assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3, 3, 3), (2, 4)]
     assert [tuple(p.shape) for p in free["params"]] == [(4,), (4,), (4,), (2,)]
     assert len(decayed["params"] + free["params"]) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 5, 8, 9, 10, 11, 14])
+def test_one_cycle_goes_through_few_steps(num_steps: int) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.5)
+    found = rates(one_cycle(optimizer, 0.5, num_steps), num_steps)
+    assert all(0 <= rate <= 0.5 for rate in found) and max(found) > 0

@@ -48,7 +48,7 @@ def data(photographs: Path, tmp_path: Path) -> tuple[Recipe, Artifact, Index]:
     """A recipe on a copy of them, and their index."""
     shutil.copytree(photographs, tmp_path / "images")
     changes = {
-        "data.path": str(tmp_path / "images"),
+        "data": {"path": str(tmp_path / "images")},
         "images.size_px": SIDE,
         "teacher": {"architecture": "convnet-1-4", "num_epochs": 1, "min_gain": 0},
     }

@@ -14,8 +14,8 @@ from flows.catalogue import load_recipe
 from storage.files import canonical_json
 from tasks import label, train
 from tasks.recipe.protocols import PRESETS, protocol_of, resolve
-from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import TeacherConfig, TrainConfig
+from tasks.recipe.recipe import Recipe, TrainConfig
+from tasks.recipe.settings import TeacherConfig
 from tests.flows.conftest import REPOSITORY
 
 CROP_FLIP_CUTMIX = {"shift_px": 0, "flip": True, "cutmix": True}
