@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from flows.run import Run
 from storage.artifact import Artifact
+from storage.errors import UsageError
 from tasks import (
     autoencoder,
     cluster,
@@ -81,7 +82,7 @@ class Outcome:
 def distillation(run: Run, recipe: Recipe) -> tuple[Recipe, dict[str, Artifact]]:
     """The recipe with nothing left open, and its every artifact by a name for people. Adds the jobs that complete them
     to the run."""
-    base = _base(run, recipe, ("val", "tune") if recipe.data.tune_fraction else ("val",))
+    base = _base(run, recipe, ("val", "tune"))
     recipe, found = base.recipe, _methods(run, base.recipe, base)
     measures = {f"measure/{name}": artifact for name, artifact in found.measures.items()}
     choices = {f"tune/{name}": artifact for name, artifact in found.choices.items()}
@@ -108,11 +109,13 @@ def comparison(run: Run, recipe: Recipe, matrix: Matrix) -> tuple[Artifact, dict
 def tuning(run: Run, recipe: Recipe) -> Outcome:
     """The recipe's methods judged by training images that were kept for choosing. Adds the jobs to the run."""
     base = _base(run, recipe, ("tune",))
+    if not base.held_out:
+        raise UsageError(f"data.tune_fraction={recipe.data.tune_fraction} keeps no image of classes so small: set more")
     return _methods(run, base.recipe, base)
 
 
 def _base(run: Run, recipe: Recipe, splits: tuple[str, ...]) -> Base:
-    """What all share, with students judged on these splits."""
+    """What all share, with students judged on those of these splits that have images."""
     data, index = indexed(run.add_now(shard.plan(recipe, run.root)))
     check_counts(recipe, index.counts("train"))
     check_models(recipe)
@@ -133,7 +136,11 @@ def _base(run: Run, recipe: Recipe, splits: tuple[str, ...]) -> Base:
     samples = {}
     if "prior" in models and judge and "val" in splits:
         samples["sample"] = run.add(sample.plan(recipe, latents, {**models, **judge}))
-    held_out = {split: run.add(view.plan(recipe, data, split, protocol.center_crop)) for split in splits}
+    held_out = {
+        split: run.add(view.plan(recipe, data, split, protocol.center_crop))
+        for split in splits
+        if len(index.rows(split))
+    }
     return Base(recipe, data, latents, models, judge, samples, held_out, protocol.labels)
 
 

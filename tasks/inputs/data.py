@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from storage.artifact import Artifact, Damaged, NotDone
 from storage.index import INDEX, Index
@@ -46,33 +47,43 @@ def split_listing(source: Source, data: DataConfig) -> Listing:
     listing = take_subset(source.listing, data.subset) if data.subset else source.listing
     splits = set(listing.images["split"].unique().to_pylist())
     if splits == {""}:
-        listing = _cut(listing, "", data.val_fraction, ("train", "val"), data, "val_fraction")
+        listing = _with_splits(listing, _held_out(listing, data))
     elif splits != {"train", "val"}:
         raise SourceError(
             f"the images of {data.path} are of {' and '.join(sorted(split or 'no split' for split in splits))} alone: "
             "put all of them below train/ and val/ (a flat val/ takes data.val_path and data.val_labels), or none"
         )
-    if data.tune_fraction:
-        listing = _cut(listing, "train", data.tune_fraction, ("train", "tune"), data, "tune_fraction")
-    return listing
+    return _with_splits(listing, _kept(listing, data)) if data.tune_fraction else listing
 
 
-def _cut(listing: Listing, split: str, share: float, names: tuple[str, str], data: DataConfig, setting: str) -> Listing:
-    """The images of a split in two, of which the second has this share of every class."""
+def _held_out(listing: Listing, data: DataConfig) -> NDArray[np.object_]:
+    """The split (n,) of each image of a source that has none."""
     from sklearn.model_selection import train_test_split
 
-    column = np.asarray(listing.images["split"].to_pylist(), object)
-    rows = np.flatnonzero(column == split)
-    labels = np.asarray(listing.images["class"].take(pa.array(rows)).to_pylist())
+    labels = np.asarray(listing.images["class"].to_pylist())
+    rows = np.arange(len(labels))
     try:
-        _, second = train_test_split(rows, test_size=share, random_state=data.split_seed, stratify=labels)
+        train, _ = train_test_split(rows, test_size=data.val_fraction, random_state=data.split_seed, stratify=labels)
     except ValueError as error:
-        remedy = "; data.tune_fraction=0 keeps none" if setting == "tune_fraction" else ""
-        raise SourceError(f"data.{setting}={share} cannot split every class: {error}{remedy}") from error
-    column[rows] = names[0]
-    column[second] = names[1]
+        raise SourceError(f"data.val_fraction={data.val_fraction} cannot split every class: {error}") from error
+    return np.where(np.isin(rows, train), "train", "val").astype(object)
+
+
+def _kept(listing: Listing, data: DataConfig) -> NDArray[np.object_]:
+    """The split (n,) of each image where of every class a share of those of training is kept, rounded down: none of a
+    class of few images."""
+    split = np.asarray(listing.images["split"].to_pylist(), object)
+    rows = np.random.default_rng(data.split_seed).permutation(np.flatnonzero(split == "train"))
+    labels = np.asarray(listing.images["class"].dictionary_encode().combine_chunks().indices)[rows]
+    counts = np.bincount(labels)
+    for own in np.split(rows[labels.argsort(kind="stable")], counts.cumsum()[:-1]):
+        split[own[: int(data.tune_fraction * len(own))]] = "tune"
+    return split
+
+
+def _with_splits(listing: Listing, split: NDArray[np.object_]) -> Listing:
     at = listing.images.schema.get_field_index("split")
-    return Listing(listing.images.set_column(at, "split", pa.array(column, pa.string())), listing.refused)
+    return Listing(listing.images.set_column(at, "split", pa.array(split, pa.string())), listing.refused)
 
 
 def check_source(recipe: Recipe, root: Path) -> tuple[str, ...]:
