@@ -54,8 +54,8 @@ def to_markdown(recipe: Recipe, found: list[dict[str, Any]]) -> str:
 
 
 def spread(row: dict[str, Any]) -> str:
-    """Mean ± standard deviation of the top-1 accuracy in per cent."""
-    return f"{100 * row['top1_mean']:.1f} ± {100 * row['top1_std']:.1f}"
+    """Mean ± standard deviation of the top-1 accuracy in per cent; of one seed there is no deviation."""
+    return f"{100 * row['top1_mean']:.1f}" + (f" ± {100 * row['top1_std']:.1f}" if row["num_seeds"] > 1 else "")
 
 
 def show(console: Console, recipe: Recipe, found: dict[str, Any], seconds: float) -> None:
