@@ -111,9 +111,11 @@ PRESETS: dict[ProtocolName, Callable[[int, int], Protocol]] = {
 
 
 def protocol_of(recipe: Recipe, method: str, num_classes: int) -> Protocol:
-    """How a method's students are trained. Those of mosaics take as many steps as if a mosaic were one picture, so
-    fewer epochs, rounded up: where batches are full, one for each side² of a plain picture's, as IDC's --same_compute
-    has it (arXiv 2205.14959)."""
+    """How a method's students are trained.
+
+    Those of mosaics take as many steps as if a mosaic were one picture, in whole epochs: where batches are full, one
+    for each side² of a plain picture's, as IDC has it with --same_compute (arXiv 2205.14959).
+    """
     own = recipe.settings_of(method)
     protocol = resolve(recipe.train, recipe.ipc, num_classes, own.weights_in)
     num_pictures = recipe.num_pictures(method) * num_classes
