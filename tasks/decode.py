@@ -163,7 +163,7 @@ class Decoded:
             prior = load_prior(artifact.parents["prior"], config, index.classes).with_sampler(config.sampler)
             sample = partial(prior.sample, **config.sampling)
         self.teacher = load_classifier(artifact.parents["teacher"]) if config.selects else None
-        self.attributes: dict[str, Any] = {"method": config.method, "seed": seed, "resize": "lanczos"}
+        self.attributes: dict[str, Any] = {"method": config.method, "seed": seed, "resize": "bicubic"}
         self.num_points, _, *side = prototypes_of(self.prototypes).shape_of(index.classes[0], "centroids")
         self.batch_size = batch_size(best_device(), *side)
         model = load_autoencoder(artifact.parents["autoencoder"])

@@ -160,7 +160,7 @@ def test_pictures_of_another_training_size(whole: Artifact, pipeline: Pipeline) 
     assert attributes == {
         "method": "diffusion",
         "seed": 0,
-        "resize": "lanczos",
+        "resize": "bicubic",
     }
 
 
