@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from timm.data import ImageNetInfo
 
+from ddoq_core.imagenet import describe
 from ddoq_core.train.networks import ClassifierSpec, build_network
 from tests.pipelines import save_dit, save_stable_diffusion
 
@@ -40,9 +42,17 @@ def write_models(folder: Path) -> dict[str, Path]:
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "teacher.safetensors")
     return {
         "imagenet": save_stable_diffusion(folder / "sd"),
-        "imagenet-dit": save_dit(folder / "dit"),
+        "imagenet-dit": _named_as_published(save_dit(folder / "dit")),
         "teacher": folder / "teacher.safetensors",
     }
+
+
+def _named_as_published(pipeline: Path) -> Path:
+    """The pipeline with the names of all 1,000 classes."""
+    index = json.loads((pipeline / "model_index.json").read_text())
+    index["id2label"] = {k: describe(name) for k, name in enumerate(ImageNetInfo().label_names())}
+    (pipeline / "model_index.json").write_text(json.dumps(index))
+    return pipeline
 
 
 def changes(recipe: str, images: Path, models: dict[str, Path]) -> dict[str, Any]:
