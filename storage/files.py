@@ -56,7 +56,11 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file for programs and people, whole or not at all."""
-    write_whole(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode())
+    write_whole(path, _spelled(value))
+
+
+def _spelled(value: Any) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode()
 
 
 def write_checked(path: Path, value: Mapping[str, Any]) -> None:
@@ -70,20 +74,23 @@ def read_checked(path: Path) -> dict[str, Any]:
 
     Raises OSError, and ValueError for what is not as it was written.
     """
-    body = _json_object(path)
-    if CHECKSUM in body and body.pop(CHECKSUM) != sha256_of(body):
-        raise ValueError(f"{path} is not as it was written")
+    data = path.read_bytes()
+    body = _json_object(path, data)
+    if CHECKSUM in body:
+        as_written = data == _spelled(body)  # another last digit of a number may be no other number
+        if body.pop(CHECKSUM) != sha256_of(body) or not as_written:
+            raise ValueError(f"{path} is not as it was written")
     return body
 
 
 def has_checksum(path: Path) -> bool:
     """Whether a JSON object says its own checksum. Raises as `read_checked` does."""
-    return CHECKSUM in _json_object(path)
+    return CHECKSUM in _json_object(path, path.read_bytes())
 
 
-def _json_object(path: Path) -> dict[str, Any]:
+def _json_object(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(path.read_bytes())
+        body = json.loads(data)
     except RecursionError as error:
         raise ValueError(f"{path} is too deep") from error
     if not isinstance(body, dict):

@@ -6,10 +6,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from numpy.typing import NDArray
 
-from ddoq_core.devices import best_device, mixed_precision, sent
+from ddoq_core.devices import best_device, sent
 from ddoq_core.encode.autoencoder import KLAutoencoder, encode
 from ddoq_core.fitting import Checkpoint, fit, one_cycle
 from ddoq_core.images import to_unit
@@ -43,13 +42,10 @@ def train_autoencoder(
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.01)
 
     def part_loss(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        with mixed_precision(x.device):
-            moments = model.encode(x).latent_dist.parameters
-        posterior = DiagonalGaussianDistribution(moments.float())  # q(z|x) = N(μ, σ²)
-        with mixed_precision(x.device):
-            again = model.decode(posterior.mean + posterior.std * noise).sample  # x̂ = D(μ + σ·ε)
+        posterior = model.encode(x).latent_dist  # q(z|x) = N(μ, σ²)
+        again = model.decode(posterior.mean + posterior.std * noise).sample  # x̂ = D(μ + σ·ε)
         # ‖x̂ − x‖² as a mean over pixels, KL(q ‖ N(0, I)) as a sum over a latent: kl_weight is of that scale
-        return F.mse_loss(again.float(), x) + kl_weight * posterior.kl().mean()
+        return F.mse_loss(again, x) + kl_weight * posterior.kl().mean()
 
     side = x.shape[-1] // 2 ** (len(channels) - 1)
 

@@ -47,6 +47,7 @@ def settings(pictures: Path) -> list[str]:
         f"images.size_px={SIZE_PX}",
         f"autoencoder={weights}",
         "prior.train.flip=false",  # one store of latents
+        "data.tune_fraction=0",
         "ipc=1",
     )
     return [part for value in values for part in ("--set", value)]
