@@ -89,8 +89,7 @@ def show_tuning(console: Console, recipe: Recipe, found: dict[str, Any], seconds
     for row in found["results"]:
         sides = f"{100 * row['minus_random_low']:+.1f} to {100 * row['minus_random_high']:+.1f}"
         cost = f"{row['decode_seconds']:.0f} + {row['train_seconds']:.0f}"
-        half = (row["top1_high"] - row["top1_low"]) / 2
-        table.add_row(row["name"], f"{100 * row['top1_mean']:.1f} ± {100 * half:.1f}", sides, cost)
+        table.add_row(row["name"], _with_interval(row), sides, cost)
     console.print(table)
     best = next(row for row in found["results"] if row["settings"])
     console.print("best: " + " ".join(f"--set decode.{name}={value}" for name, value in best["settings"].items()))

@@ -15,7 +15,8 @@ from flows.run import Run
 from flows.runners import dask_runner
 from storage.files import write_json
 from tasks.pages.costs import seconds
-from tasks.recipe.grid import RANDOM, Grid
+from tasks.recipe.cells import RANDOM
+from tasks.recipe.grid import Grid
 from tasks.recipe.recipe import Recipe
 
 TUNE = "tune"
@@ -46,7 +47,6 @@ def tune(
     publish_stages(run, recipe.name, rows)
     found = {"ipc": recipe.ipc, "seeds": grid.seeds, "results": _results(grid, tried, outcome)}
     path = run.root / recipe.name / f"{TUNE}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"recipe": tried.model_dump(mode="json"), **found})
     return {"stages": rows, **found, "report": str(path)}
 
@@ -58,22 +58,20 @@ def _results(grid: Grid, recipe: Recipe, outcome: Outcome) -> list[dict[str, Any
 
     architecture = recipe.train.architectures[0]
 
-    def scores_of(name: str) -> list[Any]:
-        return [outcome.choices[f"{name}/{architecture}/{seed}"] for seed in grid.seeds]
-
-    def top1_of(name: str) -> list[float]:
-        return [float(score.record().facts["top1"]) for score in scores_of(name)]
-
+    tried = {**grid.tried(), RANDOM: {}}
+    scores = {name: [outcome.choices[f"{name}/{architecture}/{seed}"] for seed in grid.seeds] for name in tried}
+    top1 = {name: [float(score.record().facts["top1"]) for score in own] for name, own in scores.items()}
     rows = []
-    for name, settings in {**grid.tried(), RANDOM: {}}.items():
-        students = [score.parents["train"] for score in scores_of(name)]
-        difference = paired_difference(top1_of(name), top1_of(RANDOM)).interval
+    for name, settings in tried.items():
+        students = [score.parents["train"] for score in scores[name]]
+        interval, difference = interval_of(top1[name]), paired_difference(top1[name], top1[RANDOM]).interval
         rows.append(
             {
                 "name": name,
                 "settings": settings,
-                "top1": top1_of(name),
-                **{f"top1_{key}": value for key, value in interval_of(top1_of(name))._asdict().items()},
+                "top1": top1[name],
+                **{f"top1_{key}": value for key, value in interval._asdict().items()},
+                "top1_half": interval.half,
                 **{f"minus_random_{key}": value for key, value in difference._asdict().items()},
                 "decode_seconds": fmean(seconds(student.parents["decode"]) for student in students),
                 "train_seconds": fmean(seconds(student) for student in students),

@@ -22,7 +22,6 @@ from storage.errors import UserError
 from storage.files import (
     canonical_json,
     drop_leftovers,
-    hash_file,
     list_files,
     sha256_of,
     sync_all,
@@ -175,13 +174,9 @@ class Artifact:
         self, unit: str, paths: Iterable[Path], *, inputs: str, clock: Clock, facts: Mapping[str, Any] | None = None
     ) -> Mark:
         """Mark a unit complete: its files (folders are taken with all below) are on disk as they shall be."""
-        files = {}
         written = sorted(f for p in paths for f in (list_files(p) if p.is_dir() else [p]))
         sync_all(written)
-        for path in written:
-            at = path.stat()
-            stamp = FileStamp(num_bytes=at.st_size, mtime_ns=at.st_mtime_ns, sha256=hash_file(path))
-            files[path.relative_to(self.path).as_posix()] = stamp
+        files = {path.relative_to(self.path).as_posix(): FileStamp.of(path) for path in written}
         self._write_frame()
         mark = Mark(
             unit=unit,

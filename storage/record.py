@@ -32,6 +32,12 @@ class FileStamp(_Saved):
     mtime_ns: int
     sha256: str
 
+    @classmethod
+    def of(cls, path: Path) -> FileStamp:
+        """Of a file as it is now."""
+        at = path.stat()
+        return cls(num_bytes=at.st_size, mtime_ns=at.st_mtime_ns, sha256=hash_file(path))
+
     def holds(self, path: Path, *, deep: bool) -> bool:
         """Whether the file is what was written; `deep` reads it even if size and time say so."""
         try:

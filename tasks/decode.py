@@ -159,6 +159,7 @@ class Decoded:
 
         self.prototypes, self.config, self.index, self.seed = artifact.parents["cluster"], config, index, seed
         self.noisy, sample = config.method == "diffusion", None
+        self.num_draws, self.num_candidates = (config.num_draws, config.num_candidates) if self.noisy else (1, 1)
         if self.noisy:
             prior = load_prior(artifact.parents["prior"], config, index.classes).with_sampler(config.sampler)
             sample = partial(prior.sample, **config.sampling)
@@ -170,8 +171,7 @@ class Decoded:
         self.decoder = Decoder(model, sample, images.size_px, self.batch_size)
 
     def groups(self, names: Names) -> list[Names]:
-        drawn = self.num_points * (self.config.num_draws * self.config.num_candidates if self.noisy else 1)
-        size = max(1, self.batch_size // drawn)
+        size = max(1, self.batch_size // (self.num_points * self.num_draws * self.num_candidates))
         return [names[k : k + size] for k in range(0, len(names), size)]
 
     def of(self, group: Names, clock: Clock) -> dict[str, Arrays]:
@@ -202,9 +202,8 @@ class Decoded:
         from ddoq_core.decode.noise import residuals_of, unit_seeds
 
         centroids = prototypes_of(self.prototypes).read_array(name, "centroids")  # (K, C, H, W)
-        num_draws, num_candidates = (self.config.num_draws, self.config.num_candidates) if self.noisy else (1, 1)
-        draws = [("draw", k) if k else () for k in range(num_draws)]
-        units = [(*draw, *(("candidate", k) if k else ())) for k in range(num_candidates) for draw in draws]
+        draws = [("draw", k) if k else () for k in range(self.num_draws)]
+        units = [(*draw, *(("candidate", k) if k else ())) for k in range(self.num_candidates) for draw in draws]
         seeds = [seed for unit in units for seed in unit_seeds(self.num_points, self.seed, name, *unit)]
         centroid = np.tile(np.arange(self.num_points), len(units))
         z = centroids[centroid]
@@ -235,7 +234,7 @@ class Decoded:
         size_px = self.config.mosaic * arrays["images"].shape[1]
         pictures = resized(arrays["images"], size_px, Resampling.BILINEAR)
         scores = cross_entropy(predict(self.teacher, pictures), np.full(len(pictures), label))
-        shape = (self.config.num_candidates, -1)
+        shape = (self.num_candidates, -1)
         seen = features(self.teacher, pictures)
         of_candidates = seen.reshape(*shape, seen.shape[1]).swapaxes(0, 1)  # (K, n, d)
         chosen = select(scores.reshape(shape).T, of_candidates)

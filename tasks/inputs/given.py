@@ -38,7 +38,7 @@ def local_weights(weights: str) -> Path | None:
 
 def stamp_weights(weights: str, subfolder: str | None = None) -> dict[str, FileStamp]:
     """The files of weights on this machine by name, each as it is now; none for a hub name. Raises WeightsError."""
-    return {name: _stamp(path) for name, path in _files(weights, subfolder).items()}
+    return {name: FileStamp.of(path) for name, path in _files(weights, subfolder).items()}
 
 
 def identity_of(weights: str, stamps: dict[str, FileStamp]) -> dict[str, Any]:
@@ -90,8 +90,3 @@ def _files(weights: str, subfolder: str | None) -> dict[str, Path]:
         return {place.name: place}
     below = place / (subfolder or "")
     return {f.relative_to(place).as_posix(): f for f in list_files(below) if f.suffix in WEIGHT_SUFFIXES}
-
-
-def _stamp(path: Path) -> FileStamp:
-    at = path.stat()
-    return FileStamp(num_bytes=at.st_size, mtime_ns=at.st_mtime_ns, sha256=hash_file(path))

@@ -40,7 +40,6 @@ def sized(recipe: Recipe, index: Index, root: Path) -> Recipe:
         kept = {}
     if key not in kept:
         kept[key] = {name: _fitting(recipe, index, name) for name in left_open}
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_checked(path, kept)
     return recipe.with_changes(kept[key])
 

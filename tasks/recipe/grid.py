@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from storage.errors import UsageError
+from tasks.recipe.cells import RANDOM
 from tasks.recipe.recipe import MethodConfig, Recipe
 from tasks.recipe.settings import Noise, Scale, Seed, Settings, Steps, Strength, each_once
 
-RANDOM = "random"  # real images at random, which any settings must beat
 Once = AfterValidator(each_once)
 
 
