@@ -10,6 +10,7 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from pydantic import PositiveInt
 
+from flows.causes import cause_in_state
 from flows.dag import comparison
 from flows.distill import carry_out, publish_stages
 from flows.run import Run, link
@@ -22,6 +23,7 @@ from tasks.recipe.settings import COMPARE
 
 
 @flow(name=COMPARE, task_runner=dask_runner(), flow_run_name="compare-{recipe.name}")
+@cause_in_state
 def compare(
     recipe: Recipe,
     matrix: Matrix | None = None,
@@ -41,13 +43,13 @@ def compare(
         matrix = Matrix.model_validate({**matrix.model_dump(), "ipc": ipc})
     check_changes(changes or {})
     recipe = recipe.with_changes(changes or {})
-    run = Run(Path(root))
+    run = Run(Path(root), recipe.name)
     (artifact, named), rows = carry_out(run, lambda: comparison(run, recipe, matrix))
     folder = link(run.root / recipe.name, COMPARE, artifact) / FOLDER
     for num, artifacts in named.items():
         keep_run(run.root / recipe.name, matrix.recipe(recipe, num), artifacts, f"{COMPARE}-{num}")
     artifact.check(FOLDER)
     tables = json.loads((folder / "results.json").read_text())
-    publish_stages(run, recipe.name, rows)
-    run.publish(create_table_artifact, tables["results"], key="ddoq-comparison", description=recipe.name)
+    publish_stages(run, rows)
+    run.publish(create_table_artifact, tables["results"], key=run.key("comparison"), description=recipe.name)
     return {"stages": rows, **tables, "report": str(folder / "compare.html")}

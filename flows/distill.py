@@ -11,6 +11,7 @@ from prefect import Flow, flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from pydantic import PositiveInt
 
+from flows.causes import cause_in_state
 from flows.dag import distillation
 from flows.progress import watching
 from flows.run import Run, link_newest
@@ -26,6 +27,7 @@ Found = TypeVar("Found")
 
 
 @flow(name="distill", task_runner=dask_runner(), flow_run_name="distill-{recipe.name}")
+@cause_in_state
 def distill(
     recipe: Recipe, ipc: PositiveInt | None = None, changes: dict[str, Any] | None = None, root: str = "runs"
 ) -> dict[str, Any]:
@@ -43,16 +45,16 @@ def execute(
 ) -> dict[str, Any]:
     """Run the DAG, or one stage of it, inside a flow. Returns what the closing table shows."""
     recipe = recipe.with_changes({**(changes or {}), **({} if ipc is None else {"ipc": ipc})})
-    run = Run(Path(root), only=only)
+    run = Run(Path(root), recipe.name, only=only)
     (recipe, artifacts), rows = carry_out(run, lambda: distillation(run, recipe))
     if only is not None:
-        publish_stages(run, recipe.name, rows)
+        publish_stages(run, rows)
         return {"stages": rows}
     link_newest(run.root, recipe.name, artifacts)
     found = results(artifacts["report"])
     keep_run(run.root / recipe.name, recipe, artifacts, preferred=preferred(found))
-    publish_stages(run, recipe.name, rows)
-    run.publish(create_markdown_artifact, to_markdown(recipe, found), key="ddoq-report", description=recipe.name)
+    publish_stages(run, rows)
+    run.publish(create_markdown_artifact, to_markdown(recipe, found), key=run.key("report"), description=recipe.name)
     return {
         "stages": rows,
         "results": found,
@@ -74,9 +76,9 @@ def carry_out(run: Run, submit: Callable[[], Found]) -> tuple[Found, list[dict[s
     return found, stage_rows(run)
 
 
-def publish_stages(run: Run, name: str, rows: list[dict[str, Any]]) -> None:
+def publish_stages(run: Run, rows: list[dict[str, Any]]) -> None:
     """Show the stages as a table in Prefect, once all that a run leaves on disk is there."""
-    run.publish(create_table_artifact, rows, key="ddoq-stages", description=f"Stages of {name}")
+    run.publish(create_table_artifact, rows, key=run.key("stages"), description=f"Stages of {run.name}")
 
 
 @cache
@@ -87,6 +89,7 @@ def _stage_flow(stage: str) -> Flow[Any, dict[str, Any]]:
         flow_run_name=f"{stage}-{{recipe.name}}",
         description=f"The stage {stage} alone; what it reads must be complete. Parameters as for distill.",
     )
+    @cause_in_state
     def run_stage(
         recipe: Recipe, ipc: PositiveInt | None = None, changes: dict[str, Any] | None = None, root: str = "runs"
     ) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class _Watcher:
     def _publish(self, stage: str, share: float) -> None:
         artifact_id, before = self.published.get(stage, (None, -1.0))
         if artifact_id is None:
-            made = self.run.publish(create_progress_artifact, share * 100, key=f"ddoq-{stage}")
+            made = self.run.publish(create_progress_artifact, share * 100, key=self.run.key(f"progress-{stage}"))
             artifact_id = cast(UUID | None, made)
         elif share != before:
             self.run.publish(update_progress_artifact, artifact_id, share * 100)

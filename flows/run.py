@@ -40,13 +40,18 @@ class Job:
 class Run:
     """Walks the DAG. Adding a job submits its tasks, or finds its artifact complete.
 
+    name  of the recipe, by which Prefect's artifacts of one are told from those of others
     only  the one stage that may be worked on; its parents must be complete
     """
 
-    def __init__(self, root: Path, *, only: str | None = None) -> None:
-        self.root, self.only = root.absolute(), only
+    def __init__(self, root: Path, name: str, *, only: str | None = None) -> None:
+        self.root, self.name, self.only = root.absolute(), name, only
         self.jobs: dict[str, Job] = {}
         self.publish = Publisher()
+
+    def key(self, what: str) -> str:
+        """Under which Prefect keeps an artifact of this run, and of other runs of the same recipe."""
+        return f"ddoq-{self.name}-{what}"
 
     def by_stage(self) -> Iterator[tuple[str, list[Job]]]:
         """The run's jobs, stage by stage."""

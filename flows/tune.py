@@ -9,6 +9,7 @@ from typing import Any
 from prefect import flow
 from pydantic import PositiveInt
 
+from flows.causes import cause_in_state
 from flows.dag import Outcome, tuning
 from flows.distill import carry_out, publish_stages
 from flows.run import Run
@@ -23,6 +24,7 @@ TUNE = "tune"
 
 
 @flow(name=TUNE, task_runner=dask_runner(), flow_run_name="tune-{recipe.name}")
+@cause_in_state
 def tune(
     recipe: Recipe,
     grid: Grid | None = None,
@@ -42,9 +44,9 @@ def tune(
     grid = grid or Grid()
     recipe = recipe.with_changes({**(changes or {}), **({} if ipc is None else {"ipc": ipc})})
     tried = grid.recipe(recipe, method)
-    run = Run(Path(root))
+    run = Run(Path(root), recipe.name)
     outcome, rows = carry_out(run, lambda: tuning(run, tried))
-    publish_stages(run, recipe.name, rows)
+    publish_stages(run, rows)
     found = {"ipc": recipe.ipc, "seeds": grid.seeds, "results": _results(grid, tried, outcome)}
     path = run.root / recipe.name / f"{TUNE}.json"
     write_json(path, {"recipe": tried.model_dump(mode="json"), **found})

@@ -1,57 +1,70 @@
-"""How long the models of a recipe are trained that says in minutes what a run may take (Recipe.minutes)."""
+"""How long models and students are trained of a recipe that says in minutes what a run may take (Recipe.minutes)."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ddoq_core.train.protocol import num_batches
 from storage.cores import num_cores
 from storage.errors import UsageError
 from storage.files import read_checked, sha256_of, write_checked
 from storage.index import Index
 from tasks.inputs.checks import latents_of_recipe
+from tasks.recipe.protocols import resolve
 from tasks.recipe.recipe import Recipe
 
-# Of the cores' minutes; what is left is for latents, pictures and students.
-SHARES = {"autoencoder.train.num_steps": 0.2, "prior.train.num_steps": 0.4, "teacher.num_epochs": 0.15}
+STUDENT = "train.num_epochs"
+# Of the cores' minutes; what is left is for latents and pictures. A student's is a fifteenth of a fifth, as three seeds
+# of five methods have 15, and is the same where there are more, so that a method can be added to a run.
+SHARES = {"autoencoder.train.num_steps": 0.15, "prior.train.num_steps": 0.4, "teacher.num_epochs": 0.12, STUDENT: 0.013}
 STEPS_TIMED = 6  # and one before them that is not
 AT_LEAST = 20
 
 
 def sized(recipe: Recipe, index: Index, root: Path) -> Recipe:
-    """The recipe with as many steps in the place of those that it leaves open as fit into its minutes on this machine.
+    """The recipe with as many steps in the place of those that it leaves open as fit into its minutes on this machine,
+    and students of no more epochs than fit.
 
     How long a step takes is measured, once for a root: `<root>/<recipe>/sizes.json` keeps what was found, so that the
     same command finds its models again, on another machine too.
     """
-    left_open = recipe.left_open
-    if not left_open:
+    if recipe.minutes is None:
         return recipe
-    assert recipe.minutes is not None, "the recipe was checked"
-    told = recipe.model_dump(mode="json", include={"minutes", "data", "images", "autoencoder", "teacher", "prior"})
-    key, path = sha256_of([told, left_open])[:12], root / recipe.name / "sizes.json"
+    models = ("minutes", "data", "images", "autoencoder", "teacher", "prior")
+    recipe = _with(recipe, index, root / recipe.name / "sizes.json", recipe.left_open, models)
+    return _with(recipe, index, root / recipe.name / "sizes.json", [STUDENT], (*models, "ipc", "train"))
+
+
+def _with(recipe: Recipe, index: Index, path: Path, names: list[str], told: tuple[str, ...]) -> Recipe:
+    """The recipe with the numbers of these names, found by these of its parts, or kept from before."""
+    key = sha256_of([recipe.model_dump(mode="json", include=set(told)), names])[:12]
     try:
         kept = read_checked(path)
     except (OSError, ValueError):
         kept = {}
     if key not in kept:
-        kept[key] = {name: _fitting(recipe, index, name) for name in left_open}
+        kept[key] = {name: _fitting(recipe, index, name) for name in names}
         write_checked(path, kept)
     return recipe.with_changes(kept[key])
 
 
 def _fitting(recipe: Recipe, index: Index, name: str) -> int:
-    """Steps, or epochs, that take a model's share of the minutes; those of a teacher are on one core, the others' on
+    """Steps, or epochs, that take their share of the minutes; teachers and students are on one core each, the others on
     all."""
     assert recipe.minutes is not None
     seconds = 60 * recipe.minutes * SHARES[name]
+    if name == STUDENT:
+        num_classes = len(index.classes)
+        most = resolve(recipe.train, recipe.ipc, num_classes).num_epochs
+        fits = seconds * num_cores() / _seconds_of_student(recipe, num_classes)
+        return min(most, max(AT_LEAST, int(fits)))
     if name == "teacher.num_epochs":
-        from ddoq_core.train.protocol import num_batches
-
         counts = index.counts("train")
         per_epoch = num_batches(sum(counts.values()), recipe.teacher.batch_size)
         return max(1, int(seconds * num_cores() / (per_epoch * _seconds_of_teacher(recipe, len(counts)))))
@@ -110,6 +123,25 @@ def _seconds_of_prior(recipe: Recipe, index: Index) -> float:
     labels = np.arange(len(z)) % len(index.classes)
     train_prior(z.astype(np.float16), labels, len(index.classes), **settings, checkpoint=watch)
     return watch.seconds
+
+
+def _seconds_of_student(recipe: Recipe, num_classes: int) -> float:
+    """Of an epoch; one on mosaics takes as long."""
+    from ddoq_core.train.networks import ClassifierSpec, build_classifier
+    from ddoq_core.train.students import train_student
+
+    protocol, side, seconds = resolve(recipe.train, recipe.ipc, num_classes), recipe.images.for_training.size_px, []
+    batch_size = min(protocol.batch_size, recipe.ipc * num_classes)
+    num = batch_size * (1 + STEPS_TIMED)
+    images = np.random.default_rng(0).integers(0, 256, (num, side, side, 3), np.uint8)
+    labels, weights = np.arange(num) % num_classes, np.ones(num)
+    protocol = replace(protocol, num_epochs=1, batch_size=batch_size)
+    judge = build_classifier(ClassifierSpec(recipe.teacher.architecture, num_classes, side)).eval()
+    for architecture in recipe.train.architectures:
+        watch, student = Watch(), build_classifier(ClassifierSpec(architecture, num_classes, side))
+        train_student(student, images, labels, weights, protocol, judge, 0, watch)
+        seconds.append(watch.seconds)
+    return num_batches(recipe.ipc * num_classes, batch_size) * float(np.mean(seconds))
 
 
 def _seconds_of_teacher(recipe: Recipe, num_classes: int) -> float:

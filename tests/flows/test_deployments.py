@@ -62,7 +62,7 @@ def _json(text: str) -> Any:
 
 def _stage_table(services: Services) -> dict[str, str]:
     """Stage → state of the newest table that a flow left in Prefect."""
-    body = {"artifacts": {"key": {"any_": ["ddoq-stages"]}}, "sort": "CREATED_DESC", "limit": 1}
+    body = {"artifacts": {"key": {"any_": ["ddoq-digits-stages"]}}, "sort": "CREATED_DESC", "limit": 1}
     request = urllib.request.Request(
         f"{services.api['PREFECT_API_URL']}/artifacts/filter",
         json.dumps(body).encode(),
@@ -122,6 +122,15 @@ def test_wrong_parameter_is_refused(parameter: str, pool: Services, tmp_path: Pa
     assert result.code == 1
     assert reason in result.output + result.errors
     assert not (tmp_path / "runs").exists(), "refused before a run exists"
+
+
+def test_the_cause_of_a_failure_is_on_the_operators_screen(pool: Services, tmp_path: Path) -> None:
+    changes = json.dumps({"data.path": str(tmp_path / "nowhere")})
+    given = ("-p", f"root={tmp_path / 'runs'}", "-p", f"changes={changes}")
+    result = _prefect(pool, "deployment", "run", "distill/folder", *given, "--watch")
+    assert result.code == 1
+    told = " ".join((result.output + result.errors).split())
+    assert "Failed: " in told and "nowhere" in told.replace(" ", "")
 
 
 def test_every_deployment_is_on_the_server(pool: Services) -> None:

@@ -29,15 +29,29 @@ def test_minutes_become_steps_of_every_model_that_is_trained(
     assert short.left_open == []
 
     monkeypatch.setattr(sizes, "_fitting", lambda *_: pytest.fail("measured again"))
-    again = sized(tiny.within(1).with_changes({"ipc": 7}), pipeline.index, tmp_path)
-    assert again == short.with_changes({"ipc": 7}), "the models of another number of images per class are the same"
+    again = sized(tiny.within(1).with_changes({"seeds": [5], "methods": {"one": {}}}), pipeline.index, tmp_path)
+    assert again == short.with_changes({"seeds": [5], "methods": {"one": {}}}), "what is added to a run changes nothing"
+
+
+def test_students_get_no_more_epochs_than_fit(pipeline: Pipeline, tmp_path: Path) -> None:
+    digits = load_recipe("digits").with_changes({**TINY, "train.num_epochs": None})
+    short, long = (sized(digits.within(minutes), pipeline.index, tmp_path) for minutes in (0.01, 100))
+    assert short.train.num_epochs == sizes.AT_LEAST
+    assert long.train.num_epochs == 200, "the protocol's, which there is time for"
+
+
+def test_models_of_another_number_of_images_per_class_are_the_same(pipeline: Pipeline, tmp_path: Path) -> None:
+    tiny = load_recipe("digits").with_changes(TINY).within(1)
+    few, many = (sized(tiny.with_changes({"ipc": ipc}), pipeline.index, tmp_path) for ipc in (2, 7))
+    assert (few.autoencoder, few.prior, few.teacher) == (many.autoencoder, many.prior, many.teacher)
 
 
 def test_what_is_set_stays(pipeline: Pipeline, tmp_path: Path) -> None:
     recipe = load_recipe("digits").with_changes({**TINY, "minutes": 1, "teacher.num_epochs": None})
     found = sized(recipe, pipeline.index, tmp_path)
     assert found.teacher.num_epochs is not None
-    assert found == recipe.with_changes({"teacher.num_epochs": found.teacher.num_epochs})
+    open_ones = {"teacher.num_epochs": found.teacher.num_epochs, "train.num_epochs": found.train.num_epochs}
+    assert found == recipe.with_changes(open_ones)
     closed = load_recipe("digits")
     assert sized(closed, pipeline.index, tmp_path) is closed
 

@@ -1,0 +1,43 @@
+"""Why a deployment's run failed, where its operator looks: Prefect's command line shows the name of a state alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import get_run_logger, runtime
+from prefect.states import Failed
+
+from flows.errors import remedy_of
+
+MOST = 300  # characters
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+
+def cause_in_state(body: Callable[Given, Found]) -> Callable[Given, Found]:
+    """A flow's body which, in a deployment's run, ends in a failed state that is named after the cause. In a process of
+    one's own it raises: the command line tells it."""
+
+    @wraps(body)
+    def told(*given: Given.args, **named: Given.kwargs) -> Found:
+        try:
+            return body(*given, **named)
+        except Exception as error:
+            if runtime.deployment.id is None:
+                raise
+            get_run_logger().exception("the run failed")
+            failed: Any = Failed(name=cause_of(error))
+            return failed
+
+    told.__dict__["__signature__"] = signature(body, eval_str=True)  # its types by name are not this module's
+    return told
+
+
+def cause_of(error: Exception) -> str:
+    """A failed state's name: what the user can mend, or what kind of error it was."""
+    said = (str(error).strip().splitlines() or [""])[0]
+    cause = remedy_of(error, None) or f"{type(error).__name__}: {said}"
+    return f"Failed: {cause if len(cause) <= MOST else cause[:MOST] + '…'}"
