@@ -43,7 +43,7 @@ def compare(
         matrix = Matrix.model_validate({**matrix.model_dump(), "ipc": ipc})
     check_changes(changes or {})
     recipe = recipe.with_changes(changes or {})
-    run = Run(Path(root), recipe.name)
+    run = Run(Path(root), recipe)
     (artifact, named), rows = carry_out(run, lambda: comparison(run, recipe, matrix))
     folder = link(run.root / recipe.name, COMPARE, artifact) / FOLDER
     for num, artifacts in named.items():

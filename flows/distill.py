@@ -45,7 +45,7 @@ def execute(
 ) -> dict[str, Any]:
     """Run the DAG, or one stage of it, inside a flow. Returns what the closing table shows."""
     recipe = recipe.with_changes({**(changes or {}), **({} if ipc is None else {"ipc": ipc})})
-    run = Run(Path(root), recipe.name, only=only)
+    run = Run(Path(root), recipe, only=only)
     (recipe, artifacts), rows = carry_out(run, lambda: distillation(run, recipe))
     if only is not None:
         publish_stages(run, rows)
@@ -78,7 +78,7 @@ def carry_out(run: Run, submit: Callable[[], Found]) -> tuple[Found, list[dict[s
 
 def publish_stages(run: Run, rows: list[dict[str, Any]]) -> None:
     """Show the stages as a table in Prefect, once all that a run leaves on disk is there."""
-    run.publish(create_table_artifact, rows, key=run.key("stages"), description=f"Stages of {run.name}")
+    run.publish(create_table_artifact, rows, key=run.key("stages"), description=f"Stages of {run.recipe.name}")
 
 
 @cache

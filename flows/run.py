@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from flows.publish import Publisher
-from flows.runners import placed, result_of, shared_work
+from flows.runners import ask_workers, placed, result_of, shared_work
 from storage.artifact import Artifact, NotDone
 from tasks.inputs.plan import Work
+from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import COMPARE, STAGES
 
 POLL_SECONDS = 0.2
@@ -40,18 +41,17 @@ class Job:
 class Run:
     """Walks the DAG. Adding a job submits its tasks, or finds its artifact complete.
 
-    name  of the recipe, by which Prefect's artifacts of one are told from those of others
     only  the one stage that may be worked on; its parents must be complete
     """
 
-    def __init__(self, root: Path, name: str, *, only: str | None = None) -> None:
-        self.root, self.name, self.only = root.absolute(), name, only
+    def __init__(self, root: Path, recipe: Recipe, *, only: str | None = None) -> None:
+        self.root, self.recipe, self.only = root.absolute(), recipe, only
         self.jobs: dict[str, Job] = {}
         self.publish = Publisher()
 
     def key(self, what: str) -> str:
         """Under which Prefect keeps an artifact of this run, and of other runs of the same recipe."""
-        return f"ddoq-{self.name}-{what}"
+        return f"ddoq-{self.recipe.name}-{what}"
 
     def by_stage(self) -> Iterator[tuple[str, list[Job]]]:
         """The run's jobs, stage by stage."""
@@ -77,6 +77,7 @@ class Run:
             for other in needed:
                 _require(other)
         share = {"share": shared_work} if work.shares else {}
+        ask_workers(self.root, self.recipe.places)
         with placed(gpu=work.gpu):
             job.futures = [
                 work.task.submit(artifact, *work.arguments, *batch, **share, wait_for=waiting)

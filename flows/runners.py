@@ -15,9 +15,10 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -28,6 +29,7 @@ from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 
+from flows.probe import check_workers
 from flows.workers import GIB, check_memory, num_workers, scheduler_address
 from storage.errors import UsageError, UserError
 
@@ -63,12 +65,23 @@ class WorkersDied(UserError, RuntimeError):
 class Runner(DaskTaskRunner):
     """Dask as we use it. It is set up with the first task that is submitted: an import changes nothing."""
 
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._checked: set[str] = set()
+
     @property
     def client(self) -> Any:
         if self._client is not None:
             return self._client
         logging.getLogger("distributed").setLevel(LOG_LEVEL)
         return super().client if self.address is None else self._connect(self.address)
+
+    def check(self, root: Path, places: Mapping[str, str]) -> None:
+        """Raise UsageError for workers that cannot do tasks on these. Those that were asked are not asked again."""
+        workers = set(self.client.scheduler_info(n_workers=-1)["workers"])
+        if workers - self._checked:
+            check_workers(self.client, root, places)
+            self._checked |= workers
 
     def _connect(self, address: str) -> Any:
         scheduler_address(address)
@@ -116,6 +129,12 @@ def result_of(future: Any) -> Any:
         ) from error
 
 
+class LocalCluster(SpecCluster):
+    """A cluster without a dashboard. Its scheduler answers web browsers all the same, with 404."""
+
+    dashboard_link = ""
+
+
 def local_cluster(workers: int | None = None) -> SpecCluster:
     """A cluster on this machine, on loopback, with as many worker processes, but at least one per GPU."""
     dask.config.set(SETTINGS)
@@ -125,7 +144,7 @@ def local_cluster(workers: int | None = None) -> SpecCluster:
     specs = worker_specs(gpu_names(), workers or num_workers())
     for spec in specs.values():
         spec["options"] |= {"protocol": "tls", "security": security}
-    return SpecCluster(
+    return LocalCluster(
         workers=specs,
         scheduler={"cls": Scheduler, "options": scheduler},
         security=security,
@@ -170,19 +189,25 @@ def _driver_lists() -> tuple[str, ...]:
     return tuple(str(k) for k, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU "))
 
 
-def placed(*, gpu: bool) -> AbstractContextManager[Any]:
-    """Tasks submitted in this context go to workers with a GPU, or to those without one, on a cluster that tells them
-    apart; else to any."""
-    context = FlowRunContext.get()
-    assert context is not None, "tasks are submitted inside a flow"
-    runner: Any = context.task_runner
-    wanted = ONE_GPU if gpu else ONE_CPU
-    if runner.address is None:  # a local cluster has such workers, even if none has answered yet
-        return dask.annotate(resources=wanted) if gpu or gpu_names() else nullcontext()
+def ask_workers(root: Path, places: Mapping[str, str]) -> None:
+    """Wait for the first worker of another cluster. Raises UsageError where none comes, and for those that cannot do a
+    run's tasks: see flows.probe."""
+    runner = _runner()
+    if runner.address is None:
+        return
     try:
         runner.client.wait_for_workers(1, timeout=WAIT_SECONDS)
     except TimeoutError as error:
         raise UsageError(f"no worker has joined {runner.address}: start some with `dask worker`") from error
+    runner.check(root, places)
+
+
+def placed(*, gpu: bool) -> AbstractContextManager[Any]:
+    """Tasks submitted in this context go to workers with a GPU, or to those without one, on a cluster that tells them
+    apart; else to any."""
+    runner, wanted = _runner(), ONE_GPU if gpu else ONE_CPU
+    if runner.address is None:  # a local cluster has such workers, even if none has answered yet
+        return dask.annotate(resources=wanted) if gpu or gpu_names() else nullcontext()
     workers = runner.client.scheduler_info(n_workers=-1)["workers"].values()
     if any(worker["resources"].keys() >= wanted.keys() for worker in workers):
         return dask.annotate(resources=wanted)
@@ -192,6 +217,12 @@ def placed(*, gpu: bool) -> AbstractContextManager[Any]:
             'start those that have one with --resources "GPU=1", and the others with "CPU=1"'
         )
     return nullcontext()
+
+
+def _runner() -> Any:
+    context = FlowRunContext.get()
+    assert context is not None, "tasks are submitted inside a flow"
+    return context.task_runner
 
 
 @contextmanager

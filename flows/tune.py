@@ -44,7 +44,7 @@ def tune(
     grid = grid or Grid()
     recipe = recipe.with_changes({**(changes or {}), **({} if ipc is None else {"ipc": ipc})})
     tried = grid.recipe(recipe, method)
-    run = Run(Path(root), recipe.name)
+    run = Run(Path(root), recipe)
     outcome, rows = carry_out(run, lambda: tuning(run, tried))
     publish_stages(run, rows)
     found = {"ipc": recipe.ipc, "seeds": grid.seeds, "results": _results(grid, tried, outcome)}

@@ -207,6 +207,18 @@ class Recipe(Settings):
         return [method for method in self.methods if self.settings_of(method).decode.method == "diffusion"]
 
     @property
+    def places(self) -> dict[str, str]:
+        """Paths of images and weights that workers read, or names of weights on a hub, by the settings that say so."""
+        found = {
+            "data.path": self.data.path,
+            "data.val_path": self.data.val_path,
+            "autoencoder.weights": self.autoencoder.weights,
+            "prior.weights": self.prior.weights,
+            "teacher.weights": self.teacher.weights,
+        }
+        return {setting: path for setting, path in found.items() if path is not None}
+
+    @property
     def selects(self) -> bool:
         """Whether the teacher chooses the pictures of any method."""
         return any(self.settings_of(method).decode.selects for method in self.methods)

@@ -45,7 +45,7 @@ def test_tables_show_names_verbatim(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_progress_shows_names_and_notes_verbatim(tmp_path: Path) -> None:
-    run = Run(tmp_path, "digits")
+    run = Run(tmp_path, load_recipe("digits"))
     done = Artifact(tmp_path, "shard", 1, {})
     run.jobs[ODD] = Job(done)
     for terminal in (True, False):

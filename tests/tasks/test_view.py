@@ -144,4 +144,4 @@ def test_a_stage_alone_needs_what_it_reads(data: tuple[Recipe, Artifact, Index])
     with pytest.raises(
         NotDone, match=f"view/{held_out.digest} is not complete, which this stage needs: run the stage 'view'"
     ):
-        Run(listed.root, "digits", only="evaluate").add(evaluate.plan(listed, student, held_out))
+        Run(listed.root, recipe, only="evaluate").add(evaluate.plan(listed, student, held_out))
