@@ -258,12 +258,7 @@ def test_killed_again_and_again(
 
 @pytest.mark.parametrize(
     ("number", "moment"),
-    [
-        (signal.SIGINT, "the server starts"),
-        (signal.SIGTERM, "the server starts"),
-        (signal.SIGINT, "some classes are clustered"),
-        (signal.SIGTERM, "some classes are clustered"),
-    ],
+    [(signal.SIGTERM, "the server starts"), (signal.SIGINT, "some classes are clustered")],
 )
 def test_stopped_by_a_signal(number: signal.Signals, moment: str, root: Path, commands: list[Command]) -> None:
     finished_before = artifacts(root)
@@ -281,18 +276,6 @@ def test_stopped_by_a_signal(number: signal.Signals, moment: str, root: Path, co
     assert "run the same command again" in lines[0]
     wait_until(lambda: not command.alive(), 15, "no process is left")
     assert artifacts(root).keys() >= finished_before.keys()
-
-
-def test_dead_worker_does_not_end_the_run(root: Path, services: Services, commands: list[Command]) -> None:
-    command = start_tiny(root, "--ipc", MANY, "--workers", "2", **services.api)
-    commands.append(command)
-    _wait_for_new(command, root, MOMENTS["some classes are clustered"], "clustering")
-    workers = [p for p in command.alive() if "spawn_main" in " ".join(p.cmdline())]
-    assert len(workers) == 2
-    max(workers, key=lambda p: sum(p.cpu_times()[:2])).kill()
-    result = command.result()
-    assert result.code == 0, result.errors
-    assert {result.states[stage] for stage in BELOW} == {"ran"}
 
 
 def _wait_for_new(command: Command, root: Path, sign: str, what: str) -> None:
