@@ -5,8 +5,8 @@ What they are asked by is sent as code, as a worker may lack this package. So `l
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
-import importlib.util
 import platform
 import uuid
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ import cloudpickle
 
 from storage.errors import UsageError
 
-PACKAGES = ("ddoq_core", "flows", "storage", "tasks")
+MODULES = ("ddoq_core.errors", "flows.errors", "storage.errors", "tasks.recipe.settings")  # of each package a light one
 LIBRARIES = ("torch", "diffusers", "zarr", "prefect")  # of which another version makes other numbers, or nothing
 SECONDS = 25.0  # for all workers to answer
 PATTERN = frozenset("*?[{")
@@ -29,10 +29,13 @@ def look(proof: str, paths: tuple[str, ...]) -> dict[str, Any]:
     """What a process has and sees: a checksum over the package's source (None where it lacks one), versions of
     libraries, the first words of the file `proof`, which of these paths are not there, and where it looks for them."""
 
-    def source(name: str) -> bytes:
-        spec = importlib.util.find_spec(name)
-        places = (spec and spec.submodule_search_locations) or ()
-        files = [(path.relative_to(place), path) for place in places for path in sorted(Path(place).rglob("*.py"))]
+    def source(module: str) -> bytes:
+        try:  # a module of it, as a folder named alike is a package to Python, and Dask's workers have one, "storage"
+            found = importlib.import_module(module).__file__
+        except ImportError:
+            return b""
+        package = Path(str(found)).parents[module.count(".") - 1]
+        files = [(path.relative_to(package), path) for path in sorted(package.rglob("*.py"))]
         return b"".join(str(name).encode() + path.read_bytes() for name, path in files)
 
     def version(library: str) -> str:
@@ -41,7 +44,7 @@ def look(proof: str, paths: tuple[str, ...]) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             return "none"
 
-    parts = [source(name) for name in PACKAGES]
+    parts = [source(module) for module in MODULES]
     try:
         word = Path(proof).read_text()
     except OSError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sys
 import sysconfig
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from dask.distributed import Client
 
-from flows.probe import PACKAGES, check_workers
+from flows.probe import MODULES, check_workers
 from storage.errors import UsageError
 from tests.flows.conftest import Command, Services, free_port, run_tiny, start, start_tiny, wait_until
 from tests.flows.test_run import MOMENTS
@@ -55,10 +54,8 @@ def test_each_worker_that_cannot_serve_is_named_with_the_reason(
     here, there, older = (tmp_path / name for name in ("here", "there", "older"))
     for folder in (here, there, older):
         folder.mkdir()
-    for package in PACKAGES:
-        spec = importlib.util.find_spec(package)
-        assert spec and spec.origin
-        shutil.copytree(Path(spec.origin).parent, older / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for package in (module.partition(".")[0] for module in MODULES):
+        shutil.copytree(REPOSITORY / package, older / package, ignore=shutil.ignore_patterns("__pycache__"))
     (older / "storage" / "names.py").write_text("# as it was once\n")
     (here / "images").mkdir()
     monkeypatch.chdir(here)
