@@ -11,6 +11,7 @@ from prefect import get_run_logger, runtime
 from prefect.states import Failed
 
 from flows.errors import remedy_of
+from storage.errors import first_line
 
 MOST = 300  # characters
 Given = ParamSpec("Given")
@@ -38,6 +39,5 @@ def cause_in_state(body: Callable[Given, Found]) -> Callable[Given, Found]:
 
 def cause_of(error: Exception) -> str:
     """A failed state's name: what the user can mend, or what kind of error it was."""
-    said = (str(error).strip().splitlines() or [""])[0]
-    cause = remedy_of(error, None) or f"{type(error).__name__}: {said}"
+    cause = remedy_of(error, None) or f"{type(error).__name__}: {first_line(error)}"
     return f"Failed: {cause if len(cause) <= MOST else cause[:MOST] + '…'}"

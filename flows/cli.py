@@ -81,7 +81,7 @@ def run(
     recipe: RecipeName,
     ipc: Ipc = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", help="about how long; trained models get as many steps as fit")
+        float | None, typer.Option("--minutes", help="about how long; models get as many steps as fit")
     ] = None,
     settings: Set = None,
     root: Root = Path("runs"),

@@ -22,7 +22,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.text import Text
 
-from storage.errors import UserError
+from storage.errors import UserError, first_line
 
 INTERRUPTED, TERMINATED, BUG = 130, 128 + SIGTERM, 70  # the last is EX_SOFTWARE of sysexits.h
 GO_ON = "run the same command again to go on"
@@ -98,7 +98,7 @@ def debugging() -> bool:
 
 
 def _bug(error: BaseException, cause: BaseException, root: Path | None) -> str:
-    said = (str(cause).strip().splitlines() or [""])[0]
+    said = first_line(cause)
     how = "" if debugging() else "; `ddoq --debug` with the same command shows it here"
     return (
         f"a bug in ddoq, no mistake of yours: {type(cause).__name__}{': ' if said else ''}{said}. "

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import wraps
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -79,5 +78,4 @@ def _keeping(body: Callable[..., dict[str, Any]], found: list[dict[str, Any]]) -
         found.append(body(*given, **named))
         return found[0]
 
-    kept.__dict__["__signature__"] = signature(body, eval_str=True)  # its types by name are not this module's
     return kept

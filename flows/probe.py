@@ -1,6 +1,6 @@
 """Whether the workers of another cluster can do a run's tasks: asked of each before the first one.
 
-What they are asked by is sent as code, as a worker may lack this package. So `look` imports nothing of it.
+What they are asked by is sent as code, as a worker may lack this package: `look` imports of it what it can.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import platform
+import sys
 import uuid
 from collections.abc import Mapping
 from hashlib import sha256
@@ -26,8 +27,8 @@ MOST_TOLD = 10
 
 
 def look(proof: str, paths: tuple[str, ...]) -> dict[str, Any]:
-    """What a process has and sees: a checksum over the package's source (None where it lacks one), versions of
-    libraries, the first words of the file `proof`, which of these paths are not there, and where it looks for them."""
+    """What a process has and sees: a checksum over the package's source (None where it lacks any), versions of
+    libraries, what is in the file `proof`, which of these paths are not there, and where it looks for them."""
 
     def source(module: str) -> bytes:
         try:  # a module of it, as a folder named alike is a package to Python, and Dask's workers have one, "storage"
@@ -66,8 +67,8 @@ def check_workers(client: Any, root: Path, places: Mapping[str, str]) -> None:
     """
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     proof, word = root / f".seen-{uuid.uuid4().hex[:12]}", uuid.uuid4().hex
-    paths = tuple(path for path in map(_without_pattern, places.values()) if Path(path).expanduser().exists())
     settings = {_without_pattern(path): f"{name}={path!r}" for name, path in places.items()}
+    paths = tuple(path for path in settings if Path(path).expanduser().exists())
     workers = client.scheduler_info(n_workers=-1)["workers"]
     names = {address: f"{worker['name']} ({worker['host']})" for address, worker in workers.items()}
     proof.write_text(word)
@@ -88,7 +89,7 @@ def check_workers(client: Any, root: Path, places: Mapping[str, str]) -> None:
 
 def _answers(client: Any, proof: str, paths: tuple[str, ...]) -> dict[str, Any]:
     """What each worker says, or the error that it answers with, by its address."""
-    module = importlib.import_module(__name__)
+    module = sys.modules[__name__]
     cloudpickle.register_pickle_by_value(module)
     try:
         asked = client.sync(client._run, look, proof, paths, on_error="return", callback_timeout=SECONDS)

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from storage.errors import first_line
+
 SECONDS = 10.0
 
 Given = ParamSpec("Given")
@@ -42,6 +44,8 @@ class Publisher:
         if not isinstance(answer, Exception):
             return answer
         self._answers = False
-        said = str(answer).strip().splitlines() or [type(answer).__name__]
-        logging.getLogger(__name__).warning(f"Prefect shows no more tables of this run, which goes on ({said[0]})")
+        told = (
+            f"Prefect shows no more tables of this run, which goes on ({first_line(answer) or type(answer).__name__})"
+        )
+        logging.getLogger(__name__).warning(told)
         return None

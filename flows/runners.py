@@ -31,7 +31,7 @@ from prefect_dask import DaskTaskRunner
 
 from flows.probe import check_workers
 from flows.workers import GIB, check_memory, num_workers, scheduler_address
-from storage.errors import UsageError, UserError
+from storage.errors import UsageError, UserError, first_line
 
 LOG_LEVEL = logging.CRITICAL  # a task's error reaches the run; what is left are farewells of processes that end
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -89,9 +89,8 @@ class Runner(DaskTaskRunner):
             asyncio.run(_shake_hands(address))
             client = super().client
         except Exception as error:  # of whatever kind what answers there provokes
-            said = str(error).strip().splitlines() or [type(error).__name__]
             raise UsageError(
-                f"no Dask scheduler answers at {address!r} ({said[0]}): "
+                f"no Dask scheduler answers at {address!r} ({first_line(error) or type(error).__name__}): "
                 "start one, or leave --cluster and DDOQ_CLUSTER out"
             ) from error
         if not address.startswith("tls://"):

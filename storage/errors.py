@@ -9,3 +9,8 @@ class UserError(Exception):
 
 class UsageError(UserError, ValueError):
     """The user asked for something that cannot be."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first; "" where it says nothing."""
+    return (str(error).strip().splitlines() or [""])[0]

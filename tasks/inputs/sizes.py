@@ -36,9 +36,9 @@ def sized(recipe: Recipe, index: Index, root: Path) -> Recipe:
     """
     if recipe.minutes is None:
         return recipe
-    models = ("minutes", "data", "images", "autoencoder", "teacher", "prior")
-    recipe = _with(recipe, index, root / recipe.name / "sizes.json", recipe.left_open, models)
-    return _with(recipe, index, root / recipe.name / "sizes.json", [STUDENT], (*models, "ipc", "train"))
+    path, models = root / recipe.name / "sizes.json", ("minutes", "data", "images", "autoencoder", "teacher", "prior")
+    recipe = _with(recipe, index, path, recipe.left_open, models)
+    return _with(recipe, index, path, [STUDENT], (*models, "ipc", "train"))
 
 
 def _with(recipe: Recipe, index: Index, path: Path, names: list[str], told: tuple[str, ...]) -> Recipe:

@@ -89,7 +89,11 @@ class Recipe(Settings):
     ipc: Count = Field(10, description="images per class")
     seeds: Annotated[tuple[Seed, ...], AfterValidator(each_once)] = Field((0, 1, 2), min_length=1)
     minutes: float | None = Field(
-        None, gt=0, le=10**6, description="of all cores: how long a run may take, where steps of training are left open"
+        None,
+        gt=0,
+        le=10**6,
+        description="about how long a run may take on all cores: trainings whose steps are left open get as many as "
+        "fit, and students no more epochs than fit",
     )
     redistil: bool = Field(False, description="each seed draws prototypes and pictures anew, not only students")
     data: DataConfig

@@ -15,7 +15,7 @@ from dask.distributed import Client
 from flows.probe import MODULES, check_workers
 from storage.errors import UsageError
 from tests.flows.conftest import Command, Services, free_port, run_tiny, start, start_tiny, wait_until
-from tests.flows.test_run import MOMENTS
+from tests.flows.test_run import MANY, MOMENTS, wait_for_new
 from tests.places import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -96,11 +96,10 @@ def test_a_run_survives_one_of_two_workers(
     scheduler: str, root: Path, services: Services, commands: Started, tmp_path: Path
 ) -> None:
     commands += [join(scheduler, "gpu", "GPU=1", tmp_path), join(scheduler, "cpu", "CPU=1", tmp_path)]
-    run = start_tiny(root, "--ipc", "12", "--cluster", scheduler, **services.api)
+    run = start_tiny(root, "--ipc", MANY, "--cluster", scheduler, **services.api)
     commands.append(run)
-    sign = MOMENTS["some classes are clustered"]
-    before = set(root.glob(sign))
-    wait_until(lambda: set(root.glob(sign)) - before, 120, "some classes are clustered")
+    moment = "some classes are clustered"
+    wait_for_new(run, root, MOMENTS[moment], moment)
     commands[2].end()
     commands.append(join(scheduler, "second", "CPU=1", tmp_path))
     result = run.result()

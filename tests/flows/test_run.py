@@ -234,11 +234,11 @@ def test_killed_again_and_again(
     root = tmp_path / "runs"
     shutil.copytree(uninterrupted / ".prefect", root / ".prefect")
     elsewhere = ("the server starts", "some classes are encoded")  # below, and in test_encode
-    for moment, sign in ((moment, sign) for moment, sign in MOMENTS.items() if moment not in elsewhere):
+    for moment in (name for name in MOMENTS if name not in elsewhere):
         own_server = moment == "some classes are clustered"
         command = start_tiny(root, **({} if own_server else services.api))
         commands.append(command)
-        _wait_for_new(command, root, sign, moment)
+        wait_for_new(command, root, MOMENTS[moment], moment)
         command.process.kill()
         wait_until(lambda command=command: not command.alive(), 15, f"all processes end, killed when {moment}")
         assert not (root / "digits").exists(), "links are for finished runs"
@@ -265,7 +265,7 @@ def test_stopped_by_a_signal(number: signal.Signals, moment: str, root: Path, co
     finished_before = artifacts(root)
     command = start_tiny(root, "--ipc", MANY)
     commands.append(command)
-    _wait_for_new(command, root, MOMENTS[moment], moment)
+    wait_for_new(command, root, MOMENTS[moment], moment)
     if number == signal.SIGINT:
         os.killpg(command.process.pid, number)  # as Ctrl-C does
     else:
@@ -279,7 +279,8 @@ def test_stopped_by_a_signal(number: signal.Signals, moment: str, root: Path, co
     assert artifacts(root).keys() >= finished_before.keys()
 
 
-def _wait_for_new(command: Command, root: Path, sign: str, what: str) -> None:
+def wait_for_new(command: Command, root: Path, sign: str, what: str) -> None:
+    """Return as soon as the running command has made a file like the sign."""
     before = set(root.glob(sign))
     began = time.time_ns()
 
