@@ -33,15 +33,21 @@ def plan(recipe: Recipe, shard: Artifact) -> Work:
     """The autoencoder of a recipe."""
     config, images = recipe.autoencoder, recipe.images.for_encoding
     own = {} if isinstance(config, GivenAutoencoder) else {"batch": "in parts"}  # once it was added up as a whole
-    settings = {"autoencoder": config.model_dump(), "images": {**images.model_dump(), **images.filters}, **own}
+    settings = {"autoencoder": identity(config), "images": {**images.model_dump(), **images.filters}, **own}
     artifact = Artifact(shard.root, "autoencoder", VERSION, settings, {"shard": shard})
     expect_weights(artifact, config.weights, config.subfolder)
     return Work(artifact, autoencoder, (config, images), gpu=True)
 
 
+def identity(config: AutoencoderConfig) -> dict[str, Any]:
+    """The settings that matter: of a trained one, those of its kind."""
+    unused = {"train": {"kind"} if config.train.kind == "kl" else {"kl_weight"}} if config.train else {}
+    return config.model_dump(exclude=unused)
+
+
 @task(task_run_name="autoencoder-{artifact.digest}")
 def autoencoder(artifact: Artifact, config: AutoencoderConfig, images: ImageConfig) -> State | str:
-    """Train an AutoencoderKL on the training images, or note which weights are used."""
+    """Train an autoencoder on the training images, or note which weights are used."""
     if artifact.is_done():
         return cached(artifact)
     if isinstance(config, GivenAutoencoder):
@@ -55,7 +61,8 @@ def autoencoder(artifact: Artifact, config: AutoencoderConfig, images: ImageConf
         real, _ = read_split(shard, index, "train", images)
         held_out, _ = read_split(shard, index, "val", images)
     with clock("compute"):
-        settings = {**config.train.model_dump(), "num_threads": num_cores()}
+        stages = config.train.stages(images.size_px)
+        settings = {**config.train.model_dump(), "channels": stages, "num_threads": num_cores()}
         model, losses = train_autoencoder(real, **settings, checkpoint=DiskCheckpoint(artifact))
         facts = {"psnr_db": reconstruction_psnr(model, held_out), "losses": losses}
         precision = _precision(model, config, real[:: max(1, len(real) // PROBE_IMAGES)][:PROBE_IMAGES])

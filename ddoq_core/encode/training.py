@@ -5,21 +5,22 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from numpy.typing import NDArray
 
-from ddoq_core.devices import best_device, sent
-from ddoq_core.encode.autoencoder import KLAutoencoder, encode
+from ddoq_core.devices import best_device, convolves_well_in_bfloat16, sent
+from ddoq_core.encode.autoencoder import Autoencoder, KLAutoencoder, TinyAutoencoder, encode
 from ddoq_core.fitting import Checkpoint, fit, one_cycle
 from ddoq_core.images import to_unit
 from ddoq_core.parallel import mean_loss, single_threads
 
-PART = 8  # images that a core takes at a time: of 32 px, as fast as more of them
+PART, TINY_PART = 8, 16  # images that a core takes at a time: of 32 px, as fast as more of them
 
 
 def train_autoencoder(
     images: NDArray[np.uint8],
     *,
+    kind: str = "kl",
     channels: tuple[int, ...],
     latent_channels: int,
     num_steps: int,
@@ -29,19 +30,30 @@ def train_autoencoder(
     seed: int,
     checkpoint: Checkpoint,
     num_threads: int = 1,
-) -> tuple[KLAutoencoder, list[float]]:
-    """A small AutoencoderKL (arXiv 2112.10752, without its adversarial and perceptual losses) for images (n, S, S, 3).
+) -> tuple[Autoencoder, list[float]]:
+    """A small autoencoder for images (n, S, S, 3), and the mean loss of each twentieth of the steps.
 
+    kind  "kl": an AutoencoderKL (arXiv 2112.10752, without its adversarial and perceptual losses); "tiny": an
+          AutoencoderTiny (github.com/madebyollin/taesd), taught by the pictures alone, without kl_weight
     Its factors are set so that the latents of the images have mean 0 and standard deviation 1. The bits are the same
     for any num_threads.
     """
     x = to_unit(images) * 2 - 1  # (n, 3, S, S)
+    device, tiny = best_device(), kind == "tiny"
+    fast = convolves_well_in_bfloat16(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _new_autoencoder(channels, latent_channels, size_px=x.shape[-1]).to(best_device())
+        model = (_new_tiny if tiny else _new_kl)(channels, latent_channels, x.shape[-1]).to(device)
+    if tiny:  # without norms, all of it is faster so
+        model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.01)
 
-    def part_loss(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def tiny_loss(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+            again = model.decode(model.encode(x).latents).sample  # x̂ = D(E(x))
+        return F.mse_loss(again.float(), x)
+
+    def kl_loss(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         posterior = model.encode(x).latent_dist  # q(z|x) = N(μ, σ²)
         again = model.decode(posterior.mean + posterior.std * noise).sample  # x̂ = D(μ + σ·ε)
         # ‖x̂ − x‖² as a mean over pixels, KL(q ‖ N(0, I)) as a sum over a latent: kl_weight is of that scale
@@ -51,21 +63,24 @@ def train_autoencoder(
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         chosen = torch.randint(len(x), (batch_size,), generator=generator)  # (B,)
-        noise = torch.randn(batch_size, latent_channels, side, side, generator=generator)  # ε
-        batch = (sent(x[chosen], model.device), sent(noise, model.device))
-        return mean_loss(part_loss, batch, list(model.parameters()), pool, PART)
+        batch = [sent(x[chosen], device)]
+        if not tiny:
+            batch += [sent(torch.randn(batch_size, latent_channels, side, side, generator=generator), device)]  # ε
+        part = TINY_PART if tiny else PART
+        return mean_loss(tiny_loss if tiny else kl_loss, batch, list(model.parameters()), pool, part)
 
     schedule = one_cycle(optimizer, learning_rate, num_steps)
     with single_threads(num_threads) as pool:
         losses = fit(
             loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=seed, checkpoint=checkpoint
         )
-    z = encode(KLAutoencoder(model), images, dtype=np.float32)  # with shift 0 and scale 1 as yet
+    whole = (TinyAutoencoder if tiny else KLAutoencoder)(model.to(memory_format=torch.contiguous_format))
+    z = encode(whole, images, dtype=np.float32)  # with shift 0 and scale 1 as yet
     model.register_to_config(shift_factor=float(z.mean()), scaling_factor=float(1 / z.std()))
-    return KLAutoencoder(model), losses
+    return type(whole)(model), losses
 
 
-def _new_autoencoder(channels: tuple[int, ...], latent_channels: int, size_px: int) -> AutoencoderKL:
+def _new_kl(channels: tuple[int, ...], latent_channels: int, size_px: int) -> AutoencoderKL:
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
@@ -76,4 +91,18 @@ def _new_autoencoder(channels: tuple[int, ...], latent_channels: int, size_px: i
         sample_size=size_px,
         mid_block_add_attention=False,
         scaling_factor=1.0,
+    )
+
+
+def _new_tiny(channels: tuple[int, ...], latent_channels: int, size_px: int) -> AutoencoderTiny:
+    """Most of its layers are at the latents' side: as many at the pictures' would take most of the time."""
+    blocks = (0, *(1 for _ in channels[2:]), 3)[-len(channels) :]
+    return AutoencoderTiny(
+        encoder_block_out_channels=channels,
+        decoder_block_out_channels=channels,
+        num_encoder_blocks=blocks,
+        num_decoder_blocks=blocks[::-1],
+        latent_channels=latent_channels,
+        scaling_factor=1.0,
+        shift_factor=0.0,
     )

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ddoq_core.devices import best_device, memory_format
+from ddoq_core.devices import best_device, is_compiling, memory_format
 from ddoq_core.errors import InvalidInput
 from ddoq_core.loading import fill, read_tensors
 from ddoq_core.train.architectures import (
@@ -46,8 +46,10 @@ class Classifier(nn.Module):
         return self.network((x - self.mean) / self.std)
 
     def placed(self) -> Self:
-        """On the device where it runs."""
+        """On the device where it runs; compiled, for each size of its batches, where that is asked for."""
         device = best_device()
+        if is_compiling():
+            self.network.compile(dynamic=False)
         return self.to(device).to(memory_format=memory_format(device))
 
 

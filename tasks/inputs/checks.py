@@ -148,7 +148,8 @@ def latents_of_recipe(recipe: Recipe) -> Latents | None:
     """The recipe's latents; None where the autoencoder is not on this machine or is of an unknown kind."""
     autoencoder = recipe.autoencoder
     if isinstance(autoencoder, TrainedAutoencoder):
-        levels, channels = len(autoencoder.train.channels), autoencoder.train.latent_channels
+        own = autoencoder.train
+        levels, channels = len(own.stages(recipe.images.size_px)), own.latent_channels
     else:
         folder = local_weights(autoencoder.weights)
         if folder is None:

@@ -158,15 +158,36 @@ class ImageConfig(Settings):
 
 
 class AutoencoderTraining(Settings):
-    """A small diffusers AutoencoderKL trained on the training images."""
+    """A small autoencoder of diffusers trained on the training images."""
 
-    channels: tuple[Annotated[Width, Field(multiple_of=8)], ...] = Field((32, 32, 32), min_length=1, max_length=8)
+    kind: Literal["kl", "tiny"] = Field(
+        "kl",
+        description="kl: an AutoencoderKL; tiny: an AutoencoderTiny, whose latents have no posterior and which sees "
+        "six times as many images in the same time",
+    )
+    channels: tuple[Annotated[Width, Field(multiple_of=8)], ...] | None = Field(
+        (32, 32, 32),
+        min_length=1,
+        max_length=8,
+        description="widths of its stages, of a tiny one all alike, each of half the side of the one before; null: "
+        "of 32 each, as many as give latents of 8 to 15 a side, at most four",
+    )
     latent_channels: Width = 4
     num_steps: Count | None = Field(600, description=BY_MINUTES)
     batch_size: Count = 32
     learning_rate: Rate = 2e-3
     kl_weight: Scale = 1e-6
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _tiny_is_of_one_width(self) -> AutoencoderTraining:
+        if self.kind == "tiny" and self.channels and len(set(self.channels)) > 1:
+            raise ValueError(f"the stages of a tiny autoencoder are of one width: channels={self.channels[:1] * 3}")
+        return self
+
+    def stages(self, size_px: int) -> tuple[int, ...]:
+        """Widths of the stages for images of a size."""
+        return self.channels or (32,) * min(max(1, size_px.bit_length() - 3), 4)
 
 
 class _Autoencoder(Settings):

@@ -57,7 +57,7 @@ class Case:
 CASES = (
     Case("cifar10, latents of TAEF2", "cifar10", 32, 4, 1),
     Case("cifar10, its own latents", "cifar10", 4, 8, 2),
-    Case("folder", "folder", 4, 8, 2),
+    Case("folder", "folder", 8, 8, 2),
 )
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from ddoq_core.encode.autoencoder import (
+    Autoencoder,
     Flux2TinyAutoencoder,
-    KLAutoencoder,
     encode,
     encode_batches,
     load_autoencoder,
@@ -44,16 +44,16 @@ def blobs(n: int = 40, size: int = 8) -> NDArray[np.uint8]:
     return coarse.repeat(size // 2, 1).repeat(size // 2, 2)
 
 
-def train(checkpoint: Checkpoint, **changes: Any) -> tuple[KLAutoencoder, list[float]]:
+def train(checkpoint: Checkpoint, **changes: Any) -> tuple[Autoencoder, list[float]]:
     return train_autoencoder(blobs(), **{**SETTINGS, **changes}, checkpoint=checkpoint)
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[KLAutoencoder, list[float]]:
+def trained() -> tuple[Autoencoder, list[float]]:
     return train(BufferCheckpoint())
 
 
-def test_training_lowers_the_loss_and_restores_pictures(trained: tuple[KLAutoencoder, list[float]]) -> None:
+def test_training_lowers_the_loss_and_restores_pictures(trained: tuple[Autoencoder, list[float]]) -> None:
     model, losses = trained
     assert losses[-1] < 0.7 * losses[0]
     flat = np.broadcast_to(blobs().mean((0, 1, 2)).round().astype(np.uint8), blobs().shape)
@@ -62,7 +62,7 @@ def test_training_lowers_the_loss_and_restores_pictures(trained: tuple[KLAutoenc
     assert not model.network.training and not any(p.requires_grad for p in model.network.parameters())
 
 
-def test_latents_are_standardised_and_come_back_as_pictures(trained: tuple[KLAutoencoder, list[float]]) -> None:
+def test_latents_are_standardised_and_come_back_as_pictures(trained: tuple[Autoencoder, list[float]]) -> None:
     model, _ = trained
     z = encode(model, blobs(), dtype=np.float32)
     assert z.shape == (40, *model.latent_shape(8)) == (40, 2, 4, 4)
@@ -74,13 +74,13 @@ def test_latents_are_standardised_and_come_back_as_pictures(trained: tuple[KLAut
     assert np.abs(pictures_of(model, torch.from_numpy(z)) - expected).max() <= 0.6  # rounding to uint8
 
 
-def test_latents_do_not_depend_on_the_batch_and_are_stored_in_half(trained: tuple[KLAutoencoder, list[float]]) -> None:
+def test_latents_do_not_depend_on_the_batch_and_are_stored_in_half(trained: tuple[Autoencoder, list[float]]) -> None:
     whole, parts = (encode(trained[0], blobs(), batch_size=size) for size in (64, 7))
     assert whole.dtype == np.float16
     np.testing.assert_allclose(whole, parts, atol=4e-3)
 
 
-def test_a_saved_autoencoder_comes_back_equal(trained: tuple[KLAutoencoder, list[float]], tmp_path: Path) -> None:
+def test_a_saved_autoencoder_comes_back_equal(trained: tuple[Autoencoder, list[float]], tmp_path: Path) -> None:
     model, _ = trained
     model.network.save_pretrained(tmp_path / "pipeline" / "vae")
     for loaded in (load_autoencoder(tmp_path / "pipeline" / "vae"), load_autoencoder(tmp_path / "pipeline", "vae")):
@@ -89,10 +89,21 @@ def test_a_saved_autoencoder_comes_back_equal(trained: tuple[KLAutoencoder, list
         np.testing.assert_array_equal(pictures_of(loaded, z), pictures_of(model, z))
 
 
-def test_a_training_that_was_cut_gives_the_same_autoencoder_also_on_more_cores() -> None:
-    def run(checkpoint: BufferCheckpoint, num_threads: int) -> KLAutoencoder:
+def test_a_tiny_one_restores_pictures_after_as_many_steps(tmp_path: Path) -> None:
+    model, losses = train(BufferCheckpoint(), kind="tiny", channels=(16, 16))
+    assert losses[-1] < 0.5 * losses[0]
+    z = encode(model, blobs(), dtype=np.float32)
+    assert z.shape == (40, 2, 4, 4)
+    assert z.mean() == pytest.approx(0, abs=1e-4) and z.std() == pytest.approx(1, abs=1e-3)
+    model.network.save_pretrained(tmp_path)
+    np.testing.assert_array_equal(encode(load_autoencoder(tmp_path), blobs(), dtype=np.float32), z)
+
+
+@pytest.mark.parametrize("kind", ["kl", "tiny"])
+def test_a_training_that_was_cut_gives_the_same_autoencoder_also_on_more_cores(kind: str) -> None:
+    def run(checkpoint: BufferCheckpoint, num_threads: int) -> Autoencoder:
         try:
-            return train(checkpoint, num_steps=8, batch_size=20, num_threads=num_threads)[0]
+            return train(checkpoint, kind=kind, num_steps=8, batch_size=20, num_threads=num_threads)[0]
         except Cut:
             return run(checkpoint, num_threads + 1)
 
@@ -101,7 +112,7 @@ def test_a_training_that_was_cut_gives_the_same_autoencoder_also_on_more_cores()
     assert all(torch.equal(value, cut.network.state_dict()[name]) for name, value in whole.network.state_dict().items())
 
 
-def test_a_size_that_does_not_divide_is_refused(trained: tuple[KLAutoencoder, list[float]]) -> None:
+def test_a_size_that_does_not_divide_is_refused(trained: tuple[Autoencoder, list[float]]) -> None:
     with pytest.raises(ValueError, match="images of 9 px do not divide by the autoencoder's factor 2"):
         trained[0].latent_shape(9)
 
@@ -152,7 +163,7 @@ def test_taef2s_two_files_are_an_autoencoder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "size", "last"), [("kl", 16, False), ("kl", 64, True), ("taef2", 16, True)])
 def test_small_pictures_take_the_layout_that_is_faster_for_the_network(
-    kind: str, size: int, last: bool, trained: tuple[KLAutoencoder, list[float]]
+    kind: str, size: int, last: bool, trained: tuple[Autoencoder, list[float]]
 ) -> None:
     model = trained[0] if kind == "kl" else Flux2TinyAutoencoder(TAEF2())
     seen: list[torch.Tensor] = []
@@ -168,7 +179,7 @@ def test_another_class_of_autoencoder_is_refused(tmp_path: Path) -> None:
         load_autoencoder(tmp_path)
 
 
-def test_a_sample_is_seeded_and_spread_like_the_posterior(trained: tuple[KLAutoencoder, list[float]]) -> None:
+def test_a_sample_is_seeded_and_spread_like_the_posterior(trained: tuple[Autoencoder, list[float]]) -> None:
     model, _ = trained
     pictures = np.repeat(blobs(1), 400, axis=0)
 
