@@ -17,7 +17,7 @@ import torch
 from ddoq_core.decode.noise import d4m_signal_to_noise
 from ddoq_core.decode.prior import Denoise, Sampler, guided
 from ddoq_core.decode.transformer import FlowTransformer
-from ddoq_core.devices import placed
+from ddoq_core.devices import multiplies_faster_in_bfloat16, placed
 from ddoq_core.loading import load_pretrained_network
 from ddoq_core.seeds import derive_seed
 
@@ -28,11 +28,13 @@ def load_trained_prior(folder: Path) -> FlowPrior:
 
 
 def flow_prior(transformer: FlowTransformer) -> FlowPrior:
-    """The prior of a trained transformer."""
-    model, config = placed(transformer), transformer.config
+    """The prior of a trained transformer, which computes in bfloat16 where that is faster, as it was trained."""
+    model, config, device = placed(transformer), transformer.config, transformer.device
+    fast = multiplies_faster_in_bfloat16(device)
 
     def denoise(z: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        return model(z.to(transformer.dtype), t, condition).float()
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+            return model(z.to(transformer.dtype), t, condition).float()
 
     ids = torch.arange(config.num_classes + 1, device=transformer.device)  # the last one is no class
     mean, std = (torch.tensor(part, device=ids.device) for part in (config.latents_mean, config.latents_std))
