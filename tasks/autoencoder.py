@@ -13,7 +13,7 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.cores import num_cores
 from storage.files import write_json
-from tasks.inputs.cached import DiskCheckpoint, cached
+from tasks.inputs.cached import DiskCheckpoint, made_once
 from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, identity_of, stamp_weights
 from tasks.inputs.models import ELSEWHERE, PRECISION
 from tasks.inputs.plan import Work
@@ -46,10 +46,9 @@ def identity(config: AutoencoderConfig) -> dict[str, Any]:
 
 
 @task(task_run_name="autoencoder-{artifact.digest}")
+@made_once
 def autoencoder(artifact: Artifact, config: AutoencoderConfig, images: ImageConfig) -> State | str:
     """Train an autoencoder on the training images, or note which weights are used."""
-    if artifact.is_done():
-        return cached(artifact)
     if isinstance(config, GivenAutoencoder):
         return _note_weights(artifact, config, images)
     from ddoq_core.encode.autoencoder import reconstruction_psnr

@@ -15,6 +15,7 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.errors import UsageError
 from storage.index import Index
+from storage.lease import to_make
 from storage.zarr_store import block_names
 from tasks.inputs.cached import cached
 from tasks.inputs.plan import CLASSES_PER_TASK, Work, batches_of
@@ -83,13 +84,13 @@ def cluster(
     """Quantise each of these classes that the store does not hold yet. The blocks of a large one may be shared out."""
     index = index_of(artifact)
     wanted = units(artifact, index, class_names)
-    missing = artifact.missing(wanted)
-    if not missing and artifact.is_done():
+    if not artifact.missing(wanted) and artifact.is_done():
         return cached(artifact)
     counts = index.counts("train")
     most = IMAGES_TOGETHER if quantises_together(config) else 0
-    for group in batches_of({name: counts[name] for name in missing}, most):
-        own = {name: wanted[name] for name in group.class_names}
+    groups = batches_of({name: counts[name] for name in class_names}, most)
+    for _, names in to_make(artifact, wanted, [group.class_names for group in groups]):
+        own = {name: wanted[name] for name in names}
         if sum(counts[name] for name in own) > IMAGES_IN_MEMORY:  # which are one class
             _cluster_blocks(artifact, config, num_points, seed, *own.popitem(), share)
         else:

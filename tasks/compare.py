@@ -17,7 +17,7 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.inputs.cached import cached
+from tasks.inputs.cached import made_once
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import MEASURES, MOST_CLASSES, index_of
 from tasks.pages.costs import ledger, seconds
@@ -45,10 +45,9 @@ def plan(recipe: Recipe, matrix: Matrix, parents: Mapping[str, Artifact], root: 
 
 
 @task(task_run_name="compare-{artifact.digest}")
+@made_once
 def compare(artifact: Artifact, recipe: Recipe, matrix: Matrix) -> State | str:
     """Write compare.html and its tables: scores (a row per seed), results (per cell), differences, cost."""
-    if artifact.is_done():
-        return cached(artifact)
     clock = Clock()
     with clock("read"):
         scores = list(_scores(artifact, recipe, matrix))

@@ -19,6 +19,7 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import sha256_of
 from storage.index import Index
+from storage.lease import to_make
 from tasks.inputs.cached import cached
 from tasks.inputs.models import load_autoencoder, load_classifier, load_prior
 from tasks.inputs.plan import Work, batches_of_classes
@@ -79,17 +80,14 @@ def decode(
     if missing:
         medoid, tile = config.method == "medoid", ImageConfig(size_px=images.size_px // config.mosaic)
         pictures = Medoids(artifact, tile, index) if medoid else Decoded(artifact, config, tile, index, seed)
-        for group in pictures.groups(class_names):
-            own = {name: wanted[name] for name in group if name in missing}
-            _write_group(artifact, pictures, group, own, config.mosaic)
+        for group, names in to_make(artifact, wanted, pictures.groups(class_names)):
+            _write_group(artifact, pictures, group, {name: wanted[name] for name in names}, config.mosaic)
     artifact.finish_if_whole(len(index.classes), lambda: units(artifact, index))
     return str(artifact)
 
 
-def _write_group(artifact: Artifact, pictures: Pictures, group: Any, missing: dict[str, str], mosaic: int) -> None:
-    """Make a group's pictures if some of its classes are missing, and commit those (name → hash of inputs)."""
-    if not missing:
-        return
+def _write_group(artifact: Artifact, pictures: Pictures, group: Names, missing: dict[str, str], mosaic: int) -> None:
+    """Make a group's pictures, and commit those of the classes that are missing (name → hash of inputs)."""
     together = Clock()
     found = pictures.of(group, together)
     for name, inputs in missing.items():

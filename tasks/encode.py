@@ -17,6 +17,7 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import sha256_of
 from storage.index import Index
+from storage.lease import to_make
 from storage.zarr_store import block_names
 from tasks.inputs.cached import Progress, cached
 from tasks.inputs.models import load_encoder
@@ -85,19 +86,19 @@ def encode(
     """Encode the blocks of these classes that the store does not hold yet."""
     shard, index = indexed(artifact.parents["shard"])
     wanted = units(artifact, index, class_names)
-    missing = artifact.missing(wanted)
-    if not missing and artifact.is_done():
+    if not artifact.missing(wanted) and artifact.is_done():
         return cached(artifact)
     rows = {unit: part for name in class_names for unit, part in latent_blocks(index, name).items()}
-    blocks = [Block(unit, rows[unit]) for unit in missing]
-    writing: Future[None] | None = None
-    with ThreadPoolExecutor(1) as writer:  # writes a block while the next one is computed
-        for block, z, clock in _encoded(artifact, config, images, mirrored, shard, index, blocks):
-            if writing:
-                writing.result()
-            writing = writer.submit(_write, artifact, index, block, z, wanted[block.unit], clock)
-    if writing:
-        writing.result()
+    for _, missing in to_make(artifact, wanted, [list(wanted)]):
+        writing: Future[None] | None = None
+        blocks = [Block(unit, rows[unit]) for unit in missing]
+        with ThreadPoolExecutor(1) as writer:  # writes a block while the next one is computed
+            for block, z, clock in _encoded(artifact, config, images, mirrored, shard, index, blocks):
+                if writing:
+                    writing.result()
+                writing = writer.submit(_write, artifact, index, block, z, wanted[block.unit], clock)
+        if writing:
+            writing.result()
     artifact.finish_if_whole(num_units(index), lambda: units(artifact, index))
     return str(artifact)
 

@@ -9,7 +9,7 @@ from prefect import State, task
 from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import write_json
-from tasks.inputs.cached import cached
+from tasks.inputs.cached import made_once
 from tasks.inputs.models import load_classifier
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import indexed, view_of
@@ -29,10 +29,9 @@ def plan(shard: Artifact, student: Artifact, held_out: Artifact) -> Work:
 
 
 @task(task_run_name="evaluate-{artifact.label}-{artifact.digest}")
+@made_once
 def evaluate(artifact: Artifact, held_out: Artifact) -> State | str:
     """Accuracy of a student's last epoch on the held-out real images."""
-    if artifact.is_done():
-        return cached(artifact)
     from ddoq_core.train.accuracy import accuracy, predict
 
     clock = Clock()

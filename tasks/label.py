@@ -12,7 +12,7 @@ from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import sha256_of
-from tasks.inputs.cached import cached
+from tasks.inputs.cached import made_once
 from tasks.inputs.labels import label_blocks, write_labels
 from tasks.inputs.models import load_classifier
 from tasks.inputs.plan import Work
@@ -50,10 +50,9 @@ def identity(protocol: Protocol, weights: Weighting, seed: int) -> dict[str, Any
 
 
 @task(task_run_name="label-{artifact.label}-{artifact.digest}")
+@made_once
 def label(artifact: Artifact, protocol: Protocol, weights: Weighting, seed: int) -> State | str:
     """Label each block of epochs that the store does not hold yet."""
-    if artifact.is_done():
-        return cached(artifact)
     from ddoq_core.train import students
 
     clock = Clock()

@@ -17,7 +17,7 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import canonical_json, sha256_of
 from storage.index import Index
-from tasks.inputs.cached import cached
+from tasks.inputs.cached import made_once
 from tasks.inputs.distilled import Distilled
 from tasks.inputs.plan import Work
 from tasks.inputs.real import cut, read_batches
@@ -43,6 +43,7 @@ def plan(recipe: Recipe, method: str, seed: int, shard: Artifact, decode: Artifa
 
 
 @task(task_run_name="measure-{artifact.label}-{artifact.digest}")
+@made_once
 def measure(artifact: Artifact, images: ImageConfig, architecture: str, weights: Weighting) -> State | str:
     """W2, n_eff and the gradient gap of the pictures under a rule of weights, as facts of the record.
 
@@ -52,8 +53,6 @@ def measure(artifact: Artifact, images: ImageConfig, architecture: str, weights:
     All are of the classes of `some_classes`: the first two means over them, the third of them together, each of which
     counts equally, as it does among the distilled.
     """
-    if artifact.is_done():
-        return cached(artifact)
     from ddoq_core import effective_sample_size
 
     clock, decoded = Clock(), artifact.parents["decode"]

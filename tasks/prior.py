@@ -11,7 +11,7 @@ from prefect import State, task
 from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.cores import num_cores
-from tasks.inputs.cached import DiskCheckpoint, cached
+from tasks.inputs.cached import DiskCheckpoint, made_once
 from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, identity_of, stamp_weights
 from tasks.inputs.models import ELSEWHERE, load_given_prior
 from tasks.inputs.plan import Work
@@ -35,10 +35,9 @@ def plan(recipe: Recipe, shard: Artifact, latents: Mapping[str, Artifact]) -> Wo
 
 
 @task(task_run_name="prior-{artifact.digest}")
+@made_once
 def prior(artifact: Artifact, config: PriorConfig) -> State | str:
     """Train a prior on the latents of all classes, or note which weights are used."""
-    if artifact.is_done():
-        return cached(artifact)
     if isinstance(config, GivenPrior):
         return _note_weights(artifact, config)
     from ddoq_core.decode.training import train_prior

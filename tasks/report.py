@@ -18,7 +18,7 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.inputs.cached import cached
+from tasks.inputs.cached import made_once
 from tasks.inputs.distilled import Distilled
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import MEASURES, MOST_CLASSES, distilled_set, index_of, samples_of, some_classes
@@ -43,10 +43,9 @@ def plan(recipe: Recipe, parents: Mapping[str, Artifact], root: Path) -> Work:
 
 
 @task(task_run_name="report-{artifact.digest}")
+@made_once
 def report(artifact: Artifact, recipe: Recipe) -> State | str:
     """Write report.html, results.csv, results.json, differences.json and the figures."""
-    if artifact.is_done():
-        return cached(artifact)
     clock = Clock()
     with clock("read"):
         rows = results(artifact, recipe)

@@ -15,7 +15,7 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.index import Index
 from storage.zarr_store import ClassStore
-from tasks.inputs.cached import cached
+from tasks.inputs.cached import made_once
 from tasks.inputs.models import load_autoencoder, load_classifier, load_prior
 from tasks.inputs.plan import Work
 from tasks.inputs.real import read_images
@@ -40,6 +40,7 @@ def plan(recipe: Recipe, latents: Artifact, models: Mapping[str, Artifact]) -> W
 
 
 @task(task_run_name="sample-{artifact.digest}")
+@made_once
 def sample(artifact: Artifact, config: DecodeConfig, images: ImageConfig) -> State | str:
     """Draw pictures of some classes from noise; at full strength nothing of a centroid is left.
 
@@ -48,8 +49,6 @@ def sample(artifact: Artifact, config: DecodeConfig, images: ImageConfig) -> Sta
     closest      the least distance to a training image of the class, of latents; see ddoq_core.measure.samples.nearest
     Of each class the closest picture and its training image are kept as "closest".
     """
-    if artifact.is_done():
-        return cached(artifact)
     from ddoq_core.train.accuracy import predict
 
     clock = Clock()

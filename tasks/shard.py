@@ -11,6 +11,7 @@ from prefect import State, task
 from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.index import INDEX, Index
+from storage.lease import leased_whole
 from storage.sources import Source, check_refused, examine, stat_hash, unpack
 from tasks.inputs.cached import cached
 from tasks.inputs.data import (
@@ -39,6 +40,11 @@ def plan(recipe: Recipe, root: Path) -> Work:
 @task(task_run_name="shard-{artifact.label}")
 def shard(artifact: Artifact, data: DataConfig) -> State | str:
     """Write the index of a source, unless the source is as it was when the index was written."""
+    with leased_whole(artifact):
+        return _listed(artifact, data)
+
+
+def _listed(artifact: Artifact, data: DataConfig) -> State | str:
     clock = Clock()
     source = source_for(artifact, data)
     with clock("read"):

@@ -12,7 +12,7 @@ from ddoq_core.train.architectures import initialisation
 from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.inputs.cached import DiskCheckpoint, cached
+from tasks.inputs.cached import DiskCheckpoint, made_once
 from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, stamp_weights
 from tasks.inputs.plan import Work
 from tasks.inputs.real import classify_split
@@ -51,10 +51,9 @@ def checkpoint_of(config: TeacherConfig) -> str | None:
 
 
 @task(task_run_name="teacher-{artifact.digest}")
+@made_once
 def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig, training: Artifact | None) -> State | str:
     """Train the teacher on the real images, or load it, and refuse one that knows too little."""
-    if artifact.is_done():
-        return cached(artifact)
     from ddoq_core.train import networks
     from ddoq_core.train.accuracy import accuracy, best_reordering
     from ddoq_core.train.pretrained import center_crop_of, load_checkpoint, load_pretrained, unlike_published

@@ -12,7 +12,7 @@ from ddoq_core.train.architectures import initialisation, may_have_batch_norm
 from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.inputs.cached import DiskCheckpoint, cached
+from tasks.inputs.cached import DiskCheckpoint, made_once
 from tasks.inputs.given import MODEL
 from tasks.inputs.labels import step_reader
 from tasks.inputs.models import load_classifier
@@ -48,10 +48,9 @@ def identity(protocol: Protocol, architecture: str, weights: Weighting, seed: in
 
 
 @task(task_run_name="train-{artifact.label}-{artifact.digest}")
+@made_once
 def train(artifact: Artifact, protocol: Protocol, architecture: str, weights: Weighting, seed: int) -> State | str:
     """Train one student from scratch on the distilled set."""
-    if artifact.is_done():
-        return cached(artifact)
     from ddoq_core.train import networks, students
 
     clock = Clock()

@@ -7,7 +7,7 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
-from tasks.inputs.cached import Progress, cached
+from tasks.inputs.cached import Progress, made_once
 from tasks.inputs.plan import Work
 from tasks.inputs.real import BATCH_IMAGES, cut, read_batches
 from tasks.inputs.stores import PIXELS, VIEW, indexed
@@ -26,10 +26,9 @@ def plan(recipe: Recipe, shard: Artifact, split: str, center_crop: float | None 
 
 
 @task(task_run_name="view-{artifact.label}-{artifact.digest}")
+@made_once
 def view(artifact: Artifact, split: str, images: ImageConfig, center_crop: float | None) -> State | str:
     """Write the images (n, S, S, 3) uint8 to one file of numpy's, which can be mapped; few are in memory at a time."""
-    if artifact.is_done():
-        return cached(artifact)
     clock, progress = Clock(), Progress(artifact)
     with clock("read"):
         shard, index = indexed(artifact.parents["shard"])

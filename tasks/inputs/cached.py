@@ -6,6 +6,7 @@ import hashlib
 import io
 import time
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from prefect import State, task
@@ -13,6 +14,7 @@ from prefect.states import Completed
 
 from storage.artifact import Artifact
 from storage.files import write_whole
+from storage.lease import leased_whole
 
 SAVE_EVERY_SECONDS = 10.0
 SAVE_SHARE = 20  # a save that takes long is followed by this many times as long without one
@@ -23,6 +25,20 @@ HASH_BYTES = 32  # at the start of a saved state
 def cached(artifact: Artifact) -> State:
     """The final state of a task that had nothing to do."""
     return Completed(name="Cached", message=f"{artifact} is complete", data=str(artifact))
+
+
+def made_once(make: Callable[..., State | str]) -> Callable[..., State | str]:
+    """The body of a task that makes an artifact as a whole: it has nothing to do where the artifact is complete, and
+    waits for another run that makes it just now."""
+
+    @wraps(make)
+    def once(artifact: Artifact, *arguments: Any, **named: Any) -> State | str:
+        if artifact.is_done():
+            return cached(artifact)
+        with leased_whole(artifact):
+            return cached(artifact) if artifact.is_done() else make(artifact, *arguments, **named)
+
+    return once
 
 
 @task(name="cached", task_run_name="{stage}")
