@@ -46,11 +46,16 @@ class Classifier(nn.Module):
         return self.network((x - self.mean) / self.std)
 
     def placed(self) -> Self:
-        """On the device where it runs; compiled, for each size of its batches, where that is asked for."""
+        """On the device where it runs."""
         device = best_device()
+        return self.to(device).to(memory_format=memory_format(device))
+
+    def compiled(self) -> Self:
+        """Itself, put through torch.compile where that is asked for (see ddoq_core.devices), for each size of its
+        batches: so it is for a training, which has two."""
         if is_compiling():
             self.network.compile(dynamic=False)
-        return self.to(device).to(memory_format=memory_format(device))
+        return self
 
 
 @dataclass(frozen=True)

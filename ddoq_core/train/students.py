@@ -68,7 +68,9 @@ def train_student(
              protocol; or None: the classes are the labels
     L = (1/B) Σ w_i KL_i at temperature T (arXiv 2501.07681, step 5), with classes the weighted cross entropy.
     """
-    device, size_px = model.mean.device, images.shape[1]
+    device, size_px = model.compiled().mean.device, images.shape[1]
+    if isinstance(teacher, Classifier):
+        teacher.compiled()
     batches = DistilledBatches(images, weights, protocol, seed, device)
     in_loss = weights if protocol.weights_in == "loss" else np.ones(len(images))
     y, w = torch.from_numpy(labels).to(device), torch.from_numpy(in_loss).float().to(device)  # (n,), (n,)

@@ -30,7 +30,7 @@ def train_teacher(
 
     The images may be mapped from a file: a batch of them alone is in memory.
     """
-    device = model.mean.device
+    device = model.compiled().mean.device
     pictures, y = Pictures(images, device), torch.from_numpy(labels).to(device)
     augmentation = replace(protocol.augmentation, cutmix=False)
 
