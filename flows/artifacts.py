@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from flows.catalogue import weighting_of
 from flows.errors import clear_errors as _clear_errors
@@ -97,6 +101,54 @@ def _ask(question: str) -> None:
         raise UsageError(f"{question} Nobody is there to say yes: say so with --yes")
     if not typer.confirm(question):
         raise typer.Exit(1)
+
+
+def status(root: Annotated[Path, typer.Argument(help="a run root")] = Path("runs")) -> None:
+    """Show a root's stages, the recipes that were run there, and what is in work just now, by which process."""
+    from storage.housekeeping import leases, runs, stages
+
+    with _clear_errors(root):
+        table = Table("stage", "complete", "begun", "bytes")
+        for stage in stages(root):
+            table.add_row(stage.name, str(stage.complete), str(stage.begun), f"{stage.num_bytes:,}")
+        console.print(table)
+        for run in runs(root):
+            console.print(f"run: {run.name}, last ended {_ago(run.stat().st_mtime)} ago")
+        in_work = list(leases(root))
+        for name, held in in_work:
+            unit = f", unit {held.unit}" if held.unit else ""
+            who = f"process {held.pid} on {held.host}, since {_ago(held.since)}"
+            console.print(f"in work: {name}{unit}: {who}", soft_wrap=True, highlight=False)
+        if not in_work:
+            console.print("nothing is in work")
+
+
+def _ago(seconds: float) -> str:
+    return str(timedelta(seconds=max(0, round(time.time() - seconds))))
+
+
+def gc(
+    root: Annotated[Path, typer.Argument(help="a run root")] = Path("runs"),
+    yes: Annotated[bool, typer.Option("--yes", help="drop them; without it they are only listed")] = False,
+    hours: Annotated[float, typer.Option("--hours", min=0, help="only what has not grown for so long")] = 24,
+) -> None:
+    """List the artifacts that no recipe's links lead to, the largest first, and with --yes drop them.
+
+    Links are those of each recipe's newest run and comparison: what an earlier run made with other settings, and what
+    `ddoq tune` tried, is not among them. A run that was cut off has left no links: go on with it first.
+    """
+    from storage.housekeeping import size_of, unreachable
+
+    with _clear_errors(root):
+        total = 0
+        for folder in unreachable(root, hours):
+            num_bytes = size_of(folder)
+            if yes:
+                shutil.rmtree(folder)
+            total += num_bytes
+            console.print(f"{num_bytes:>16,} bytes  {folder.parent.name}/{folder.name}", highlight=False)
+    done = "dropped" if yes else "that nothing leads to" + ("; --yes drops them" if total else "")
+    console.print(f"{total:>16,} bytes {done}", highlight=False)
 
 
 def export(

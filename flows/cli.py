@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from flows.artifacts import Root, console, export, forget, inspect, verify
+from flows.artifacts import Root, console, export, forget, gc, inspect, status, verify
 from flows.catalogue import grid_of, load_recipe, matrix_of, recipes, within
 from flows.errors import DEBUG, TERMINATED, Terminated
 from flows.errors import clear_errors as _clear_errors
@@ -187,7 +187,7 @@ def tune(
     _run("tune", recipe, ipc, settings, root, cluster, workers, grid=grid, method=method)
 
 
-for command in (inspect, verify, forget, export):
+for command in (inspect, verify, status, forget, gc, export):
     app.command()(command)
 
 

@@ -8,7 +8,6 @@ what the dead one had in work is taken over at once. The file says who holds it,
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import socket
 import time
@@ -17,8 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
+from pydantic import BaseModel
+
 from storage.artifact import Artifact
-from storage.files import canonical_json, list_files, sha256_of
+from storage.files import list_files, sha256_of
 
 LEASES = "leases"
 WHOLE = ""  # the unit of what is made as a whole
@@ -39,7 +40,7 @@ def leased(artifact: Artifact, units: Sequence[str]) -> Iterator[bool]:
                 break
             held.append((path, file))
             file.truncate(0)
-            file.write(canonical_json(_holder(unit)).decode())
+            file.write(_me(unit).model_dump_json())
             file.flush()
         yield len(held) == len(units)
     finally:
@@ -83,18 +84,27 @@ def to_make(
         waiting = left
 
 
-def holders(folder: Path) -> list[dict[str, str | int | float]]:
-    """Who makes what of an artifact's folder: unit, host, pid, since (seconds since 1970)."""
+class Holder(BaseModel):
+    """Who has a unit in work; since when, in seconds since 1970."""
+
+    unit: str
+    host: str
+    pid: int
+    since: float
+
+
+def holders(folder: Path) -> list[Holder]:
+    """Who makes what of an artifact's folder."""
     found = []
     for path in list_files(folder / LEASES):
         with suppress(OSError, ValueError), path.open("r+") as file:
             if not _lock(file):
-                found.append(json.load(file))
+                found.append(Holder.model_validate_json(file.read()))
     return found
 
 
-def _holder(unit: str) -> dict[str, str | int | float]:
-    return {"unit": unit, "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+def _me(unit: str) -> Holder:
+    return Holder(unit=unit, host=socket.gethostname(), pid=os.getpid(), since=time.time())
 
 
 def _locked(path: Path) -> IO[str] | None:

@@ -101,10 +101,10 @@ def leases_of(pids: set[int], root: Path) -> set[str]:
     """What these processes have in work, as <stage>/<digest>/<unit>."""
     artifacts = [path.parent for path in root.glob("*/*/leases")]
     return {
-        f"{artifact.parent.name}/{artifact.name}/{held['unit']}"
+        f"{artifact.parent.name}/{artifact.name}/{held.unit}"
         for artifact in artifacts
         for held in holders(artifact)
-        if held["pid"] in pids
+        if held.pid in pids
     }
 
 

@@ -15,6 +15,8 @@ import ot
 import pytest
 import zarr
 
+from storage.artifact import Artifact
+from storage.lease import leased
 from tests.flows.conftest import IPC, Command, Result, Services, ddoq, run_tiny, start_tiny, wait_until
 
 ABOVE = ("shard", "view", "autoencoder", "encode", "teacher", "prior", "sample")
@@ -76,6 +78,30 @@ def test_ends_with_tables_and_a_report(finished: tuple[Path, Result]) -> None:
     assert len(table) == 3
     assert table[1].startswith("ddoq,convnet-3-32,3,")
     assert not [*root.rglob("*.partial*"), *root.rglob("checkpoint.pt")]
+
+
+def test_status_tells_what_is_there_and_gc_drops_what_no_link_leads_to(
+    finished: tuple[Path, Result], tmp_path: Path
+) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(finished[0], root, symlinks=True)
+    shown = ddoq("status", root)
+    assert shown.code == 0
+    assert re.search(r"│ decode +│ 2 +│ 0 +│ [\d,]+ +│", shown.output), shown.output
+    assert "run: digits, last ended 0:" in shown.output and "nothing is in work" in shown.output
+    assert ddoq("gc", root, "--hours", "0").output.split() == ["0", "bytes", "that", "nothing", "leads", "to"]
+
+    (root / "digits" / "report").unlink()
+    (report,) = artifacts(root, "report")
+    assert report not in ddoq("gc", root).output, "not so soon"
+    assert report in ddoq("gc", root, "--hours", "0").output
+    with leased(Artifact.open(root / "digits" / "teacher"), [""]):
+        refused = ddoq("gc", root, "--hours", "0", "--yes")
+        assert f"process {os.getpid()} on" in refused.errors and "in work: teacher/" in ddoq("status", root).output
+    assert artifacts(root, "report")
+    assert ddoq("gc", root, "--hours", "0", "--yes").output.endswith("bytes dropped\n")
+    assert not artifacts(root, "report", "evaluate", "train"), "to these the report alone has led"
+    assert len(artifacts(root, *ABOVE, "decode")) == len(artifacts(finished[0], *ABOVE, "decode"))
 
 
 def test_models_load_with_their_own_libraries(finished: tuple[Path, Result]) -> None:

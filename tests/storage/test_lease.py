@@ -59,7 +59,7 @@ def made(artifact: Artifact) -> list[tuple[str, list[str]]]:
     found = []
     for portion, missing in to_make(artifact, WANTED, ["ab", "c"]):
         found.append((portion, missing))
-        assert [who["unit"] for who in holders(artifact.path)] == list(portion)
+        assert [who.unit for who in holders(artifact.path)] == list(portion)
         for unit in missing:
             make(artifact, unit)
     return found
@@ -76,7 +76,7 @@ def test_what_is_missing_is_made_portion_by_portion_and_no_lease_stays(artifact:
 def test_what_another_has_in_work_comes_last_and_is_taken_over_when_it_is_killed(artifact: Artifact) -> None:
     with another(artifact, "a") as process:
         (held,) = holders(artifact.path)
-        assert (held["unit"], held["pid"]) == ("a", process.pid) and abs(float(held["since"]) - time.time()) < 30
+        assert (held.unit, held.pid) == ("a", process.pid) and abs(held.since - time.time()) < 30
         portions = to_make(artifact, WANTED, ["ab", "c"])
         assert next(portions) == ("c", ["c"])
         make(artifact, "c")
@@ -114,7 +114,7 @@ def test_what_is_made_as_a_whole_is_waited_for(artifact: Artifact) -> None:
         timer = subprocess.Popen(["sh", "-c", f"sleep 1; kill -9 {process.pid}"])
         with leased_whole(artifact):
             assert time.monotonic() - start > 0.9
-            assert [who["pid"] for who in holders(artifact.path)] == [os.getpid()]
+            assert [who.pid for who in holders(artifact.path)] == [os.getpid()]
         timer.wait()
 
 
