@@ -1,7 +1,8 @@
 """The results on photographs: `python -m tests.bench.photographs cifar10 --root FOLDER --teacher resnet-20-16`.
 
 Runs the recipe by `ddoq run` at each number of images per class, and the stage sample in the eyes of a better teacher,
-and writes what they found to docs/results.json, beside the commit and the commands. All of it resumes.
+and writes what they found to docs/results.json, beside the commit and the commands, into the tables of the documents
+(see tests.bench.tables), and as two figures, docs/DATA-distilled.png and docs/DATA-drawn.png. All of it resumes.
 
 cifar10     the recipe of that name on the shared copy of CIFAR-10, through TAEF2
 imagenette  the recipe `folder` on ImageNette in ILSVRC's split at 64 px, through TAEF2
@@ -13,18 +14,24 @@ import argparse
 import csv
 import json
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import zarr
+from PIL import Image
+
 from storage.artifact import Artifact
 from storage.files import write_json
 from tasks.inputs.runs import kept_run
+from tasks.sample import SAMPLES
 from tests.bench.latents import IMAGENETTE, members
+from tests.bench.tables import RESULTS, write_documents
 from tests.flows.conftest import SCRIPTS
 from tests.places import REPOSITORY, SHARED
 
-RESULTS = REPOSITORY / "docs" / "results.json"
 RANDOM = {"cluster": {"method": "random"}, "decode": {"method": "medoid"}, "weights": "uniform"}
 METHODS = {
     "ddoq": {},
@@ -74,9 +81,14 @@ def main() -> None:
             commands.append(ddoq("stage", stage, recipe, *given, *judged, "--root", str(args.root)))
         prior = newest_sample(args.root)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    before = results.get(args.data, {})  # numbers of images per class that were not asked for this time
+    found = {**before.get("by_ipc", {}), **found}
+    commands = [*dict.fromkeys([*before.get("commands", []), *commands])]
     results[args.data] = {**prior, **summary(found.get("10", {})), "by_ipc": found, "commit": commit()}
     results[args.data]["commands"] = commands
     write_json(RESULTS, results)
+    draw(args.root, recipe, args.data)
+    write_documents()
     print(json.dumps(results[args.data]))
 
 
@@ -94,6 +106,21 @@ def read_report(root: Path, recipe: str) -> dict[str, Any]:
     """Rows and differences of the newest run."""
     folder = root / recipe / "report" / "report"
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in ("results", "differences")}
+
+
+def draw(root: Path, recipe: str, data: str) -> None:
+    """The distilled pictures of the newest run's first method, and what its prior draws from noise, a row per class."""
+    shutil.copy(root / recipe / "report" / "report" / "pictures.png", RESULTS.parent / f"{data}-distilled.png")
+    run = kept_run(root / recipe)
+    assert run is not None
+    classes = zarr.open_group(root / run.artifacts["sample"] / SAMPLES, mode="r")
+    pictures = np.stack([classes[name]["images"][:] for name in sorted(classes.group_keys())])  # (classes, n, S, S, 3)
+    rows, columns, side = pictures.shape[:3]
+    sheet = Image.fromarray(pictures.transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, 3))
+    zoom = max(1, 64 // side)
+    sheet.resize((columns * side * zoom, rows * side * zoom), Image.Resampling.NEAREST).save(
+        RESULTS.parent / f"{data}-drawn.png"
+    )
 
 
 def read_models(root: Path, recipe: str) -> dict[str, Any]:

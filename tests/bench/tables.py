@@ -86,11 +86,12 @@ def _table(head: list[str], rows: Iterable[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
-def main() -> None:
+def write_documents() -> None:
+    """Write the tables of all documents anew."""
     results = json.loads(RESULTS.read_text())
     for path in DOCUMENTS:
         path.write_text(rendered(path.read_text(), results))
 
 
 if __name__ == "__main__":
-    main()
+    write_documents()
