@@ -39,15 +39,16 @@ def identity(config: TeacherConfig) -> dict[str, Any]:
         view = {"view": "its own"}  # once it was that of the training
         return {**config.model_dump(include={"architecture", "weights", "min_gain"}), **view}
     return {
-        **config.model_dump(),
+        **config.model_dump(exclude=set() if config.start else {"start"}),
         **initialisation(config.architecture),
         "augmentation": augmentation_identity(config.augmentation),
     }
 
 
 def checkpoint_of(config: TeacherConfig) -> str | None:
-    """The file of weights, if they come from one."""
-    return None if config.weights == "pretrained" else config.weights
+    """The file of weights, or of those that training starts from, if they come from one."""
+    given = config.weights or config.start
+    return None if given == "pretrained" else given
 
 
 @task(task_run_name="teacher-{artifact.digest}")
@@ -56,7 +57,13 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig, trai
     """Train the teacher on the real images, or load it, and refuse one that knows too little."""
     from ddoq_core.train import networks
     from ddoq_core.train.accuracy import accuracy, best_reordering
-    from ddoq_core.train.pretrained import center_crop_of, load_checkpoint, load_pretrained, unlike_published
+    from ddoq_core.train.pretrained import (
+        center_crop_of,
+        load_checkpoint,
+        load_pretrained,
+        load_start,
+        unlike_published,
+    )
     from ddoq_core.train.teachers import train_teacher
 
     clock = Clock()
@@ -65,12 +72,15 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig, trai
     with clock("read"):
         shard, index = indexed(artifact.parents["shard"])
         spec = networks.ClassifierSpec(config.architecture, len(index.classes), images.size_px)
-        if config.weights is None:
+        if checkpoint:
+            given = facts_of(stamp_weights(checkpoint))
+        if config.start:
+            model = load_start(spec, checkpoint, seed=config.seed)
+        elif config.weights is None:
             model = networks.build_classifier(spec, seed=config.seed)
         elif checkpoint is None:
             model = load_pretrained(spec, index.classes)
         else:
-            given = facts_of(stamp_weights(checkpoint))
             model = load_checkpoint(spec, checkpoint, index.classes)
     if training:
         assert config.num_epochs is not None, "the recipe's minutes have decided"

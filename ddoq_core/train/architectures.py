@@ -14,6 +14,7 @@ RESNETAP = "resnetap-10"
 RESNET = re.compile(r"resnet-(?P<depth>8|14|20|26|32|44|56|110)-(?P<width>[1-9]\d{0,3})")
 TORCHVISIONS = re.compile(r"resnet(18|34|50|101|152)([.+].*)?")  # ResNets that torchvision has too
 SMALL_STEM, INSTANCE_NORM = "small-stem", "instance-norm"
+AT_SIZE = re.compile(r"at-(?P<size_px>[1-9]\d{1,3})")
 DEFINED = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)
 RENAMED = re.compile(r"^register_model_deprecations\(__name__, \{(.*?)^\}", re.MULTILINE | re.DOTALL)
 OLD_NAME = re.compile(r"['\"]([\w.]+)['\"]\s*:")
@@ -27,8 +28,13 @@ def check_architecture(name: str, size_px: int) -> None:
             raise InvalidInput(f"{name} halves {size_px} px away: take at most {size_px.bit_length() - 1} blocks")
     elif name != RESNETAP and not RESNET.fullmatch(name):
         known = timm_names()
-        if (known and base.split(".")[0] not in known) or not set(changes) <= {SMALL_STEM, INSTANCE_NORM}:
+        if (known and base.split(".")[0] not in known) or not all(map(is_change, changes)):
             raise unknown_architecture(name)
+
+
+def is_change(text: str) -> bool:
+    """Whether what follows a "+" in a name is a change of a timm model that build_network knows."""
+    return text in (SMALL_STEM, INSTANCE_NORM) or bool(AT_SIZE.fullmatch(text))
 
 
 def initialisation(name: str) -> dict[str, str]:
@@ -45,7 +51,7 @@ def may_have_batch_norm(name: str) -> bool:
 def unknown_architecture(name: str) -> InvalidInput:
     """What to raise for a name that is none."""
     return InvalidInput(
-        f"architecture {name!r} is neither a timm model (with +{SMALL_STEM}, +{INSTANCE_NORM}) nor "
+        f"architecture {name!r} is neither a timm model (with +{SMALL_STEM}, +{INSTANCE_NORM}, +at-64) nor "
         f"convnet-DEPTH-WIDTH nor {RESNETAP} nor resnet-DEPTH-WIDTH of CIFAR (resnet-20-16)"
     )
 

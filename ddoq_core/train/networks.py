@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
@@ -19,12 +21,14 @@ from ddoq_core.devices import best_device, is_compiling, memory_format
 from ddoq_core.errors import InvalidInput
 from ddoq_core.loading import fill, read_tensors
 from ddoq_core.train.architectures import (
+    AT_SIZE,
     CONVNET,
     INSTANCE_NORM,
     RESNET,
     RESNETAP,
     SMALL_STEM,
     initialisation,
+    is_change,
     unknown_architecture,
 )
 from ddoq_core.train.convnets import ResNetAP10, SmallResNet, convnet
@@ -81,9 +85,9 @@ def build_network(spec: ClassifierSpec, *, pretrained: bool = False) -> nn.Modul
     "convnet-D-W"     D blocks of width W with instance norm (arXiv 2006.05929)
     "resnetap-10"     with instance norm (arXiv 2205.14959)
     "resnet-D-W"      the ResNet of D layers for CIFAR (arXiv 1512.03385), there of width 16: "resnet-20-16"
-    any timm model    "resnet18" (initialised as torchvision's), "vit_tiny_patch16_224"; a ResNet's name may go on with
-                      "+small-stem", a 3×3 convolution of stride 1 and no pooling, for pictures of 32 px, and with
-                      "+instance-norm"
+    any timm model    "resnet18" (initialised as torchvision's), "vit_tiny_patch16_224"; a name may go on with "+at-64",
+                      which brings its pictures to 64 px first, and a ResNet's with "+small-stem", a 3×3 convolution of
+                      stride 1 and no pooling, for pictures of 32 px, and with "+instance-norm"
     Raises ValueError for a name that is none of these.
     """
     name, *changes = spec.architecture.split("+")
@@ -93,13 +97,16 @@ def build_network(spec: ClassifierSpec, *, pretrained: bool = False) -> nn.Modul
         return SmallResNet(int(match["depth"]), int(match["width"]), spec.num_classes)
     if spec.architecture == RESNETAP:
         return ResNetAP10(spec.num_classes, spec.size_px)
-    if not timm.is_model(name.split(".")[0]) or not set(changes) <= {SMALL_STEM, INSTANCE_NORM}:
+    if not timm.is_model(name.split(".")[0]) or not all(map(is_change, changes)):
         raise unknown_architecture(spec.architecture)
     network = _timm_model(replace(spec, architecture=name), pretrained)
     if SMALL_STEM in changes:
         _shrink_stem(network, spec.architecture)
     if INSTANCE_NORM in changes:
         _normalise_by_instance(network, spec.architecture)
+    sizes = [int(match["size_px"]) for match in map(AT_SIZE.fullmatch, changes) if match]
+    if sizes:
+        network.register_forward_pre_hook(partial(_brought_to, sizes[-1]))
     return network
 
 
@@ -125,6 +132,10 @@ def _timm_model(spec: ClassifierSpec, pretrained: bool) -> nn.Module:
     size = {"img_size": spec.size_px} if one_size else {}
     ones = {"zero_init_last": False} if initialisation(spec.architecture) else {}
     return timm.create_model(spec.architecture, num_classes=spec.num_classes, pretrained=pretrained, **size, **ones)
+
+
+def _brought_to(size_px: int, _: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    return F.interpolate(inputs[0], size=(size_px, size_px), mode="bilinear", antialias=True)
 
 
 def _shrink_stem(network: nn.Module, architecture: str) -> None:

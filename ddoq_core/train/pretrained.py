@@ -84,6 +84,21 @@ def load_checkpoint(spec: ClassifierSpec, path: str, class_names: Sequence[str])
     return _normalised(network)
 
 
+def load_start(spec: ClassifierSpec, path: str | None, *, seed: int = 0) -> Classifier:
+    """A network to go on with in training: of a checkpoint, or where none is given of timm's pretrained weights, all
+    but the last layer, which is drawn from the seed. With its normalisation. Raises ValueError where the weights do not
+    fit."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_network(spec, pretrained=path is None)
+    if path is not None:
+        last = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
+        head = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(f"{last}.")}
+        state = {name.removeprefix("network."): tensor for name, tensor in _read(path).items()}
+        fill(network, {**{k: v for k, v in state.items() if k not in ("mean", "std")}, **head}, f"checkpoint {path}")
+    return _normalised(network)
+
+
 def _normalised(network: nn.Module) -> Classifier:
     if not hasattr(network, "pretrained_cfg"):
         return Classifier(network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).placed()

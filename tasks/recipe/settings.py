@@ -237,6 +237,10 @@ class TeacherConfig(Settings):
     weights: Text | None = Field(
         None, description="'pretrained' (timm's), a checkpoint file, or nothing: train it here"
     )
+    start: Text | None = Field(
+        None,
+        description="'pretrained' (timm's) or a checkpoint file, from whose layers, but the last, the training goes on",
+    )
     num_epochs: Count | None = Field(16, description=BY_MINUTES)
     batch_size: Count = 64
     learning_rate: Rate = 4e-3
@@ -246,6 +250,12 @@ class TeacherConfig(Settings):
     min_gain: Scale = Field(
         3.0, description="refuse a teacher whose top-1 is less than this many times chance, or than (1 + chance) / 2"
     )
+
+    @model_validator(mode="after")
+    def _start_is_of_a_training(self) -> TeacherConfig:
+        if self.start and self.weights:
+            raise ValueError("a teacher whose weights are given is not trained: give teacher.start or teacher.weights")
+        return self
 
 
 class PriorTraining(Settings):

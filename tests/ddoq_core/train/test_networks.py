@@ -100,6 +100,17 @@ def test_a_resnet_begins_as_torchvisions(name: str) -> None:
             assert torch.equal(ours[key], want), key
 
 
+def test_a_network_may_bring_its_pictures_to_another_size(tmp_path: Path) -> None:
+    spec = ClassifierSpec("test_resnet+at-64", 5, 32)
+    model = build_classifier(spec).eval()
+    plain = build_classifier(ClassifierSpec("test_resnet", 5, 64)).eval()
+    plain.load_state_dict(model.state_dict())
+    large = nn.functional.interpolate(pictures(), size=(64, 64), mode="bilinear", antialias=True)
+    torch.testing.assert_close(model(pictures()), plain(large))
+    save_classifier(model, spec, tmp_path)
+    torch.testing.assert_close(load_classifier(tmp_path)(pictures()), plain(large))
+
+
 @pytest.mark.parametrize("name", ["resnet18+small-stem", "resnet50"])
 def test_residual_branches_have_a_gradient_at_first(name: str) -> None:
     model = build_classifier(ClassifierSpec(name, 10, 32), seed=0)

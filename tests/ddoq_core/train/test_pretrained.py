@@ -13,7 +13,7 @@ from torch import nn
 
 from ddoq_core.imagenet import imagenet_index
 from ddoq_core.train.networks import ClassifierSpec, build_classifier, save_classifier
-from ddoq_core.train.pretrained import center_crop_of, load_checkpoint, load_pretrained, unlike_published
+from ddoq_core.train.pretrained import center_crop_of, load_checkpoint, load_pretrained, load_start, unlike_published
 
 SPEC = ClassifierSpec("convnet-1-4", 2, 8)
 DOGS = ("n02102040", "n02086240", "n01440764")  # a springer, a shih-tzu and a tench, not in ImageNet's order
@@ -31,6 +31,30 @@ def imagenet_weights(tmp_path: Path) -> tuple[nn.Module, str]:
     nn.init.normal_(network.get_classifier().bias)
     torch.save(network.state_dict(), tmp_path / "imagenet.pt")
     return network, str(tmp_path / "imagenet.pt")
+
+
+def test_a_start_has_all_of_a_checkpoint_but_the_last_layer(imagenet_weights: tuple[nn.Module, str]) -> None:
+    source, path = imagenet_weights
+    spec = ClassifierSpec("test_resnet", 3, 32)
+    model, again, other = (load_start(spec, path, seed=seed) for seed in (0, 0, 1))
+    assert (model.mean.flatten().tolist(), model.std.flatten().tolist()) == (
+        list(source.pretrained_cfg["mean"]), list(source.pretrained_cfg["std"]),
+    )  # fmt: skip
+    found = model.network.state_dict()
+    assert found["fc.weight"].shape == (3, 96) and torch.equal(found["fc.weight"], again.network.fc.weight)
+    assert not torch.equal(found["fc.weight"], other.network.fc.weight)
+    kept = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith("fc.")}
+    assert len(kept) == len(found) - 2 and all(torch.equal(found[name], tensor) for name, tensor in kept.items())
+    with pytest.raises(ValueError, match=r"checkpoint .* does not fit"):
+        load_start(ClassifierSpec("convnet-1-5", 2, 8), path)
+
+
+def test_a_start_may_be_a_classifier_of_other_classes(tmp_path: Path) -> None:
+    source = build_classifier(SPEC, seed=1)
+    save_classifier(source, SPEC, tmp_path)
+    model = load_start(ClassifierSpec(SPEC.architecture, 5, SPEC.size_px), str(tmp_path / "model.safetensors"))
+    assert model(pictures()).shape == (4, 5)
+    assert torch.equal(model.network[0].weight, source.network[0].weight)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "state dict", "checkpoint", "classifier"])
