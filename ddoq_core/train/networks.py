@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import timm
 import torch
@@ -54,12 +54,15 @@ class Classifier(nn.Module):
         device = best_device()
         return self.to(device).to(memory_format=memory_format(device))
 
-    def compiled(self) -> Self:
-        """Itself, put through torch.compile where that is asked for (see ddoq_core.devices), for each size of its
+    def compiled(self) -> Classifier:
+        """The same weights behind torch.compile where that is asked for (see ddoq_core.devices), for each size of its
         batches: so it is for a training, which has two."""
-        if is_compiling():
-            self.network.compile(dynamic=False)
-        return self
+        if not is_compiling():
+            return self
+        network = cast(nn.Module, torch.compile(self.network, dynamic=False))
+        fast = Classifier(network, (0.0,) * 3, (1.0,) * 3)
+        fast.mean, fast.std = self.mean, self.std
+        return fast
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,8 @@ def train_student(
              protocol; or None: the classes are the labels
     L = (1/B) Σ w_i KL_i at temperature T (arXiv 2501.07681, step 5), with classes the weighted cross entropy.
     """
-    device, size_px = model.compiled().mean.device, images.shape[1]
-    if isinstance(teacher, Classifier):
-        teacher.compiled()
+    device, size_px, network = model.mean.device, images.shape[1], model.compiled()
+    judge = teacher.compiled() if isinstance(teacher, Classifier) else None
     batches = DistilledBatches(images, weights, protocol, seed, device)
     in_loss = weights if protocol.weights_in == "loss" else np.ones(len(images))
     y, w = torch.from_numpy(labels).to(device), torch.from_numpy(in_loss).float().to(device)  # (n,), (n,)
@@ -78,10 +77,10 @@ def train_student(
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         batch = teacher.batch(step) if isinstance(teacher, StoredLabels) else batches.batch(step, generator)
         x, rows = batches.pictures(batch), sent(batch.rows, device)  # (B, 3, S, S), (B,)
-        if isinstance(teacher, Classifier):
-            batch = replace(batch, logits=ask(teacher, x))  # t (B, C), of the mixed picture
+        if judge:
+            batch = replace(batch, logits=ask(judge, x))  # t (B, C), of the mixed picture
         with mixed_precision(device):
-            answer = model(x)  # s (B, C)
+            answer = network(x)  # s (B, C)
         if batch.logits is None:
             return hard_label_loss(answer.float(), y[rows], w[rows], batch.draws, size_px)
         mixed = batch.draws.mix(w[rows], size_px)  # a·w_i + (1 − a)·w_p: our choice, no source weighs mixed pictures

@@ -30,7 +30,7 @@ def train_teacher(
 
     The images may be mapped from a file: a batch of them alone is in memory.
     """
-    device = model.compiled().mean.device
+    device, network = model.mean.device, model.compiled()
     pictures, y = Pictures(images, device), torch.from_numpy(labels).to(device)
     augmentation = replace(protocol.augmentation, cutmix=False)
 
@@ -38,7 +38,7 @@ def train_teacher(
         rows = batch_of(step, len(pictures), protocol.batch_size, seed)
         batch = apply(pictures.batch(rows), draw(len(rows), pictures.size_px, augmentation, generator))
         with mixed_precision(device):
-            return F.cross_entropy(model(batch), y[sent(rows, device)])
+            return F.cross_entropy(network(batch), y[sent(rows, device)])
 
     per_epoch = num_batches(len(pictures), protocol.batch_size)
     optimizer = torch.optim.AdamW(weight_decay_groups(model, protocol.weight_decay), protocol.learning_rate)

@@ -13,8 +13,14 @@ from diffusers import DDIMScheduler, DiTTransformer2DModel
 from ddoq_core.decode.dit import dit_prior
 from ddoq_core.devices import algorithms_tried, memory_format, sent
 from ddoq_core.encode.autoencoder import KLAutoencoder, encode
+from ddoq_core.train.accuracy import features
+from ddoq_core.train.networks import ClassifierSpec, build_classifier
+from ddoq_core.train.protocol import Protocol
+from ddoq_core.train.students import train_student
+from tests.ddoq_core.test_fitting import BufferCheckpoint
 from tests.pipelines import tiny_vae
 
+SPEC = ClassifierSpec("convnet-1-4", 2, 8)
 SIZES: dict[str, Any] = {
     "num_attention_heads": 1, "attention_head_dim": 8, "num_layers": 1, "sample_size": 4, "num_embeds_ada_norm": 2,
 }  # fmt: skip
@@ -46,6 +52,25 @@ def test_a_compiled_autoencoder_encodes_the_same(monkeypatch: pytest.MonkeyPatch
     torch._dynamo.utils.counters.clear()
     np.testing.assert_allclose(encode(model.compiled(), pictures, dtype=np.float32), plain, rtol=1e-3, atol=1e-3)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0, "something was compiled"
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_student_learns_the_same_and_leaves_its_teacher_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = build_classifier(SPEC, seed=1).eval().requires_grad_(False)
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    labels, protocol = np.arange(6) % 2, Protocol(num_epochs=2, batch_size=4)
+
+    def trained() -> dict[str, torch.Tensor]:
+        student = build_classifier(SPEC, seed=0)
+        train_student(student, images, labels, np.ones(6), protocol, teacher, 0, BufferCheckpoint())
+        return student.state_dict()
+
+    plain = trained()
+    monkeypatch.setenv("DDOQ_COMPILE", "1")
+    torch._dynamo.utils.counters.clear()
+    torch.testing.assert_close(trained(), plain, rtol=1e-3, atol=1e-3)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0, "something was compiled"
+    assert features(teacher, images).shape == (6, 4), "hooks are called, as of no compiled network"
 
 
 def test_cudnn_tries_its_algorithms_in_a_training_alone() -> None:
