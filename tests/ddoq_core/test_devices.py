@@ -14,6 +14,7 @@ from ddoq_core.decode.dit import dit_prior
 from ddoq_core.devices import algorithms_tried, memory_format, sent
 from ddoq_core.encode.autoencoder import KLAutoencoder, encode
 from ddoq_core.train.accuracy import features
+from ddoq_core.train.augment import Augmentation
 from ddoq_core.train.networks import ClassifierSpec, build_classifier
 from ddoq_core.train.protocol import Protocol
 from ddoq_core.train.students import train_student
@@ -58,7 +59,7 @@ def test_a_compiled_autoencoder_encodes_the_same(monkeypatch: pytest.MonkeyPatch
 def test_a_compiled_student_learns_the_same_and_leaves_its_teacher_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = build_classifier(SPEC, seed=1).eval().requires_grad_(False)
     images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
-    labels, protocol = np.arange(6) % 2, Protocol(num_epochs=2, batch_size=4)
+    labels, protocol = np.arange(6) % 2, Protocol(num_epochs=2, batch_size=4, augmentation=Augmentation())
 
     def trained() -> dict[str, torch.Tensor]:
         student = build_classifier(SPEC, seed=0)
@@ -70,7 +71,7 @@ def test_a_compiled_student_learns_the_same_and_leaves_its_teacher_as_it_was(mon
     torch._dynamo.utils.counters.clear()
     torch.testing.assert_close(trained(), plain, rtol=1e-3, atol=1e-3)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0, "something was compiled"
-    assert features(teacher, images).shape == (6, 4), "hooks are called, as of no compiled network"
+    assert features(teacher, images).shape == (6, 64), "hooks are called, as of no compiled network"
 
 
 def test_cudnn_tries_its_algorithms_in_a_training_alone() -> None:
