@@ -16,7 +16,7 @@ from flows.dag import distillation
 from flows.progress import watching
 from flows.run import Run, link_newest
 from flows.runners import dask_runner
-from flows.summary import results, stage_rows, to_markdown
+from flows.summary import results, stage_rows, to_markdown, unit_rows
 from tasks.inputs.cached import show_cached
 from tasks.inputs.runs import keep_run
 from tasks.recipe.recipe import Recipe
@@ -77,8 +77,10 @@ def carry_out(run: Run, submit: Callable[[], Found]) -> tuple[Found, list[dict[s
 
 
 def publish_stages(run: Run, rows: list[dict[str, Any]]) -> None:
-    """Show the stages as a table in Prefect, once all that a run leaves on disk is there."""
+    """Show the stages, and the units of each, as tables in Prefect, once all that a run leaves on disk is there."""
     run.publish(create_table_artifact, rows, key=run.key("stages"), description=f"Stages of {run.recipe.name}")
+    for stage, units in unit_rows(run).items():
+        run.publish(create_table_artifact, units, key=run.key(f"units-{stage}"), description=f"Units of {stage}")
 
 
 @cache

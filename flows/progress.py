@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import cast
 from uuid import UUID
 
@@ -17,6 +19,7 @@ from flows.run import Run
 
 POLL_SECONDS = 1.0
 PUBLISH_SECONDS = 10.0
+LINE_SECONDS = 60.0  # between lines of a log that tell how far a stage is
 
 
 @contextmanager
@@ -37,6 +40,8 @@ class _Watcher:
     def __init__(self, run: Run, console: Console) -> None:
         self.run, self.stop = run, threading.Event()
         self.told: set[str] = set()
+        self.begun: dict[str, tuple[float, float]] = {}  # share of a stage when it was first at work, and when that was
+        self.start, self.spoke = time.monotonic(), dict[str, float]()
         self.bars: dict[str, TaskID] = {}
         self.published: dict[str, tuple[UUID | None, float]] = {}
         self.progress = Progress(
@@ -70,9 +75,18 @@ class _Watcher:
             units = sum(job.units for job in jobs)
             done = sum(share * job.units for share, job in zip(shares, jobs, strict=True))
             share = done / units
-            self._show(stage, share, f"{int(done + 1e-9)}/{units}", next((note for note in notes if note), ""))
+            told = (next((note for note in notes if note), ""), self._left(stage, share))
+            self._show(stage, share, f"{int(done + 1e-9)}/{units}", ", ".join(part for part in told if part))
             if publish:
                 self._publish(stage, share)
+
+    def _left(self, stage: str, share: float) -> str:
+        """How long a stage will take yet at the pace it has had since it was first seen at work; "" if not known."""
+        now = time.monotonic()
+        first, since = self.begun.setdefault(stage, (share, now)) if share > 0 else (share, now)
+        if not first < share < 1:
+            return ""
+        return f"{timedelta(seconds=round((now - since) * (1 - share) / (share - first)))} left"
 
     def _show(self, stage: str, share: float, count: str, note: str) -> None:
         if stage not in self.bars:
@@ -82,6 +96,13 @@ class _Watcher:
             self.told.add(stage)
             if not self.console.is_terminal:
                 self.console.print(f"{stage}: {count} done")
+        elif (
+            0 < share < 1
+            and not self.console.is_terminal
+            and time.monotonic() - self.spoke.setdefault(stage, self.start) > LINE_SECONDS
+        ):
+            self.console.print(f"{stage}: {count}, {share:.0%}" + (f", {note}" if note else ""))
+            self.spoke[stage] = time.monotonic()
 
     def _publish(self, stage: str, share: float) -> None:
         artifact_id, before = self.published.get(stage, (None, -1.0))

@@ -11,8 +11,12 @@ from rich.table import Table
 
 from flows.run import Run
 from storage.artifact import Artifact
+from storage.record import Mark
 from tasks.recipe.recipe import Recipe
 from tasks.report import FOLDER, preferred
+
+PARTS = ("read", "compute", "write")
+MOST_UNITS = 200
 
 
 def stage_rows(run: Run) -> list[dict[str, Any]]:
@@ -33,6 +37,25 @@ def stage_rows(run: Run) -> list[dict[str, Any]]:
             {"stage": stage, "state": state, "artifacts": len(jobs), "units": units, "seconds": round(seconds, 1)}
         )
     return rows
+
+
+def unit_rows(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """By stage a row for each unit of what this run has completed, the slowest first, at most MOST_UNITS.
+
+    Seconds of reading, computing and writing, images per second of them, and the peak memory of the unit's process.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for stage, jobs in run.by_stage():
+        marks = [(job.artifact, mark) for job in jobs if not job.was_done for mark in job.artifact.marks().values()]
+        rows = [_unit_row(str(artifact), mark) for artifact, mark in marks]
+        found[stage] = sorted(rows, key=lambda row: -sum(row[part] or 0 for part in PARTS))[:MOST_UNITS]
+    return {stage: rows for stage, rows in found.items() if rows}
+
+
+def _unit_row(artifact: str, mark: Mark) -> dict[str, Any]:
+    seconds, images = {part: mark.seconds.get(part) for part in PARTS}, mark.facts.get("images")
+    speed = {"images/s": round(images / sum(mark.seconds.values()), 1)} if images and mark.seconds else {}
+    return {"unit": f"{artifact}/{mark.unit}", **seconds, **speed, "peak MiB": mark.peak_bytes // 2**20}
 
 
 def results(report: Artifact, name: str = "results") -> list[dict[str, Any]]:

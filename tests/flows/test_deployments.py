@@ -51,6 +51,10 @@ def test_imagenet_in_miniature(recipe: str, pool: Services, tmp_path: Path) -> N
     rows = json.loads((tmp_path / "runs" / recipe / "report" / "report" / "results.json").read_text())
     assert [row["method"] for row in rows] == ["paper", "ddoq", "d4m", "medoids", "random"]
     assert rows[1]["w2"] < rows[2]["w2"] and rows[1]["w2"] < rows[4]["w2"], "the best quantiser is the nearest"
+    units = _table(pool, f"ddoq-{recipe}-units-encode")
+    assert len(units) == 24 and all(row["compute"] > 0 and row["images/s"] > 0 and row["peak MiB"] > 0 for row in units)
+    warnings = _asked(pool, "logs", logs={"level": {"ge_": 30}}, limit=200)
+    assert any("too weak to decode through" in log["message"] for log in warnings), "what a stage tells is in Prefect"
 
 
 def _json(text: str) -> Any:
@@ -60,17 +64,26 @@ def _json(text: str) -> Any:
         return text
 
 
-def _stage_table(services: Services) -> dict[str, str]:
-    """Stage → state of the newest table that a flow left in Prefect."""
-    body = {"artifacts": {"key": {"any_": ["ddoq-digits-stages"]}}, "sort": "CREATED_DESC", "limit": 1}
+def _asked(services: Services, what: str, **body: Any) -> Any:
+    """What Prefect's API has of a kind, "artifacts" or "logs"."""
     request = urllib.request.Request(
-        f"{services.api['PREFECT_API_URL']}/artifacts/filter",
+        f"{services.api['PREFECT_API_URL']}/{what}/filter",
         json.dumps(body).encode(),
         {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
-        rows = json.loads(json.loads(answer.read())[0]["data"])
-    return {row["stage"]: row["state"] for row in rows}
+        return json.loads(answer.read())
+
+
+def _table(services: Services, key: str) -> list[dict[str, Any]]:
+    """The newest table that a flow left in Prefect under a key."""
+    found = _asked(services, "artifacts", artifacts={"key": {"any_": [key]}}, sort="CREATED_DESC", limit=1)
+    return list(json.loads(found[0]["data"]))
+
+
+def _stage_table(services: Services) -> dict[str, str]:
+    """Stage → state, of the newest run of digits."""
+    return {row["stage"]: row["state"] for row in _table(services, "ddoq-digits-stages")}
 
 
 def test_distil_then_one_stage(pool: Services, root: Path) -> None:
