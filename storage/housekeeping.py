@@ -10,8 +10,8 @@ from pathlib import Path
 from storage.artifact import Artifact, Damaged, NotDone
 from storage.errors import UserError
 from storage.files import list_files
-from storage.frame import RECORD
-from storage.inspection import artifact_folders
+from storage.frame import DIGEST, RECORD, is_artifact
+from storage.inspection import NoArtifact
 from storage.lease import Holder, holders
 
 
@@ -28,7 +28,7 @@ class Stage:
 def stages(root: Path) -> list[Stage]:
     """The stages of a root, by name. Raises NoArtifact for a folder that holds no artifacts."""
     found: dict[str, list[Path]] = {}
-    for folder in artifact_folders(root):
+    for folder in _folders(root):
         found.setdefault(folder.parent.name, []).append(folder)
     return [_stage(name, folders) for name, folders in sorted(found.items())]
 
@@ -75,7 +75,7 @@ def unreachable(root: Path, hours: float) -> list[Path]:
         kept |= {artifact.path, *(other.path for other in artifact.ancestors())}
     left = [
         folder
-        for folder in artifact_folders(root)
+        for folder in _folders(root)
         if folder not in kept and folder.stat().st_mtime < time.time() - 3600 * hours and not _is_view_of(folder, kept)
     ]
     if in_work := next(leases(root), None):
@@ -85,7 +85,17 @@ def unreachable(root: Path, hours: float) -> list[Path]:
 
 
 def _is_view_of(folder: Path, kept: set[Path]) -> bool:
-    return folder.parent.name == "view" and any(p.path in kept for p in Artifact.open(folder).parents.values())
+    if folder.parent.name != "view" or not is_artifact(folder):
+        return False
+    return any(parent.path in kept for parent in Artifact.open(folder).parents.values())
+
+
+def _folders(root: Path) -> list[Path]:
+    """The folders `<root>/<stage>/<digest>`, also those in which a training was cut off before it left a plan."""
+    found = [path for path in root.glob("*/*") if DIGEST.fullmatch(path.name) and not path.is_symlink()]
+    if not found:
+        raise NoArtifact(f"{root} holds no artifacts: give a run root like runs")
+    return sorted(found)
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ what the dead one had in work is taken over at once. The file says who holds it,
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -24,6 +25,7 @@ from storage.files import list_files, sha256_of
 LEASES = "leases"
 WHOLE = ""  # the unit of what is made as a whole
 POLL_SECONDS = 0.5
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 Portion = TypeVar("Portion", bound=Sequence[str])
 
@@ -122,8 +124,13 @@ def _locked(path: Path) -> IO[str] | None:
 
 
 def _lock(file: IO[str]) -> bool:
+    """Whether the file is locked by us now; always, on a file system that has no locks: runs there do not see each
+    other, and what two of them make twice is the same."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -116,6 +117,16 @@ def test_what_is_made_as_a_whole_is_waited_for(artifact: Artifact) -> None:
             assert time.monotonic() - start > 0.9
             assert [who.pid for who in holders(artifact.path)] == [os.getpid()]
         timer.wait()
+
+
+def test_where_there_are_no_locks_everything_is_ours(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with leased(artifact, ["a"]) as ours, leased(artifact, ["a"]) as again:
+        assert ours and again
+    assert holders(artifact.path) == []
 
 
 def test_a_file_that_a_killed_process_left_is_no_lease(artifact: Artifact) -> None:
