@@ -48,7 +48,7 @@ REAL = ("medoids", "random", "medoid-mosaics", "random-mosaics")
 AUTOENCODER = {"weights": str(SHARED / "weights/taef2")}
 DATA: dict[str, tuple[str, dict[str, Any]]] = {
     "cifar10": ("cifar10", {"data.source": "tar", "data.path": str(SHARED / "data/cifar10/*.tar.gz")}),
-    "imagenette": ("folder", {"images.size_px": 64}),
+    "imagenette": ("folder", {"images.size_px": 64, "decode.num_candidates": 1}),
 }
 
 
