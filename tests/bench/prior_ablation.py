@@ -193,8 +193,8 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", help="these alone")
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")))
     args = parser.parse_args()
-    changes = {name: json.loads(value) for name, value in (setting.split("=", 1) for setting in args.set)}
-    ablation = Ablation(load_recipe("cifar10").with_changes(changes), args.root.absolute(), args.minutes, args.threads)
+    recipe = load_recipe("cifar10", settings=args.set)
+    ablation = Ablation(recipe, args.root.absolute(), args.minutes, args.threads)
     kept = args.root / "ablation.json"
     found: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.exists() else {}
     for name, make in ablation.rows().items():
