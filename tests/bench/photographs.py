@@ -73,12 +73,12 @@ def main() -> None:
     judged += [part for setting in args.set_teacher for part in ("--set", setting)]
     commands, found = [], {}
     for ipc in args.ipc:
-        commands.append(ddoq("run", recipe, "--ipc", str(ipc), *given, "--root", str(args.root)))
+        commands.append(ddoq("run", recipe, "--ipc", str(ipc), *given, root=args.root))
         found[str(ipc)] = read_report(args.root, recipe)
     prior = read_models(args.root, recipe)
     if judged:
         for stage in ("teacher", "sample"):
-            commands.append(ddoq("stage", stage, recipe, *given, *judged, "--root", str(args.root)))
+            commands.append(ddoq("stage", stage, recipe, *given, *judged, root=args.root))
         prior = newest_sample(args.root)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     before = results.get(args.data, {})  # numbers of images per class that were not asked for this time
@@ -96,10 +96,10 @@ def _told(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def ddoq(*arguments: str) -> str:
+def ddoq(*arguments: str, root: Path) -> str:
     """Run a command to its end. Returns it without the places of this machine."""
-    subprocess.run([SCRIPTS / "ddoq", *arguments], check=True)
-    return shlex.join(["ddoq", *arguments]).replace(str(SHARED), "../shared")
+    subprocess.run([SCRIPTS / "ddoq", *arguments, "--root", root], check=True)
+    return shlex.join(["ddoq", *arguments, "--root", "runs"]).replace(str(SHARED), "../shared")
 
 
 def read_report(root: Path, recipe: str) -> dict[str, Any]:
@@ -144,7 +144,6 @@ def _sampled(sample: Artifact) -> dict[str, Any]:
         "of_training_images": facts["real"],
         "recognised_by_class": facts["recognised"],
         "closest": facts["closest"],
-        "prior_seconds": sum(sample.parents["prior"].record().seconds.values()),
     }
 
 
