@@ -79,7 +79,7 @@ def main() -> None:
     if judged:
         for stage in ("teacher", "sample"):
             commands.append(ddoq("stage", stage, recipe, *given, *judged, root=args.root))
-        prior = newest_sample(args.root)
+        prior = newest_sample(args.root, args.teacher)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     before = results.get(args.data, {})  # numbers of images per class that were not asked for this time
     found = {**before.get("by_ipc", {}), **found}
@@ -130,9 +130,10 @@ def read_models(root: Path, recipe: str) -> dict[str, Any]:
     return _sampled(Artifact.open(root / run.artifacts["sample"]))
 
 
-def newest_sample(root: Path) -> dict[str, Any]:
-    """The same of the stage sample that was finished last."""
+def newest_sample(root: Path, architecture: str) -> dict[str, Any]:
+    """The same of the stage sample in the eyes of a teacher of this architecture that was finished last."""
     samples = [Artifact.open(record.parent) for record in root.glob("sample/*/record.json")]
+    samples = [s for s in samples if s.parents["teacher"].config["teacher"]["architecture"] == architecture]
     return _sampled(max(samples, key=lambda sample: sample.record().finished))
 
 
