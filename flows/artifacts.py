@@ -137,12 +137,11 @@ def gc(
     Links are those of each recipe's newest run and comparison: what an earlier run made with other settings, and what
     `ddoq tune` tried, is not among them. A run that was cut off has left no links: go on with it first.
     """
-    from storage.housekeeping import size_of, unreachable
+    from storage.housekeeping import unreachable
 
     with _clear_errors(root):
         total = 0
-        for folder in unreachable(root, hours):
-            num_bytes = size_of(folder)
+        for num_bytes, folder in unreachable(root, hours):
             if yes:
                 shutil.rmtree(folder)
             total += num_bytes

@@ -59,9 +59,9 @@ class AtWork(UserError, RuntimeError):
     """A run works on the root."""
 
 
-def unreachable(root: Path, hours: float) -> list[Path]:
-    """The folders of artifacts that no recipe's links lead to, nor what those were made from, and to which nothing was
-    added for so many hours; the largest first.
+def unreachable(root: Path, hours: float) -> list[tuple[int, Path]]:
+    """Bytes and folders of artifacts that no recipe's links lead to, nor what those were made from, the largest first;
+    only what has not grown for so many hours.
 
     A run that has not ended has no links yet: raises AtWork while there is one. A view of a data set that is reached is
     kept too: it is made of that alone, and is no parent of what reads it.
@@ -81,7 +81,7 @@ def unreachable(root: Path, hours: float) -> list[Path]:
     if in_work := next(leases(root), None):
         name, holder = in_work
         raise AtWork(f"process {holder.pid} on {holder.host} works on {name}: wait for the end of its run, or end it")
-    return sorted(left, key=size_of, reverse=True)
+    return sorted(((size_of(folder), folder) for folder in left), reverse=True)
 
 
 def _is_view_of(folder: Path, kept: set[Path]) -> bool:

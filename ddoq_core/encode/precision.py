@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ddoq_core.devices import multiplies_faster_in_bfloat16
 from ddoq_core.encode.autoencoder import Autoencoder, encode
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -31,8 +32,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     """The floating-point type that the device multiplies fastest: bfloat16 where it can, else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+    return torch.bfloat16 if multiplies_faster_in_bfloat16(device) else torch.float32
 
 
 def latent_error(model: Autoencoder, exact: Autoencoder, images: NDArray[np.uint8]) -> float:

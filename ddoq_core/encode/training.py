@@ -40,6 +40,7 @@ def train_autoencoder(
     """
     x = to_unit(images) * 2 - 1  # (n, 3, S, S)
     device, tiny = best_device(), kind == "tiny"
+    adapter = TinyAutoencoder if tiny else KLAutoencoder
     fast = convolves_well_in_bfloat16(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -74,10 +75,10 @@ def train_autoencoder(
         losses = fit(
             loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=seed, checkpoint=checkpoint
         )
-    whole = (TinyAutoencoder if tiny else KLAutoencoder)(model.to(memory_format=torch.contiguous_format))
-    z = encode(whole, images, dtype=np.float32)  # with shift 0 and scale 1 as yet
+    model = model.to(memory_format=torch.contiguous_format)
+    z = encode(adapter(model), images, dtype=np.float32)  # with shift 0 and scale 1 as yet
     model.register_to_config(shift_factor=float(z.mean()), scaling_factor=float(1 / z.std()))
-    return type(whole)(model), losses
+    return adapter(model), losses
 
 
 def _new_kl(channels: tuple[int, ...], latent_channels: int, size_px: int) -> AutoencoderKL:
