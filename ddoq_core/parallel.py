@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+Map = Callable[..., Iterable[Any]]
+
 
 @contextmanager
-def single_threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads in each of which torch computes alone."""
+def single_threads(num_threads: int) -> Iterator[Map]:
+    """What stands for `map`: threads in each of which torch computes alone, or the caller's own where it is one."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
+        if num_threads == 1:
+            yield map
+            return
         with ThreadPoolExecutor(num_threads) as pool:
-            yield pool
+            yield pool.map
     finally:
         torch.set_num_threads(before)
 
@@ -26,13 +31,13 @@ def mean_loss(
     loss: Callable[..., torch.Tensor],
     batch: Sequence[torch.Tensor],
     parameters: Sequence[torch.Tensor],
-    pool: ThreadPoolExecutor,
+    each: Map,
     part: int,
 ) -> torch.Tensor:
     """The mean loss of a batch of rows, whose backward gives the parameters their gradients.
 
-    loss(*rows) is the mean loss of some of the rows. On a CPU the pool's threads take `part` rows at a time, and what
-    they find is added in the order of the rows: the same bits for any number of threads.
+    loss(*rows) is the mean loss of some of the rows. On a CPU they are worked on `part` at a time, as `each` maps, and
+    what is found is added in the order of the rows: the same bits for any number of threads.
     """
     num_rows = len(batch[0])
     size = part if batch[0].device.type == "cpu" else num_rows
@@ -42,7 +47,7 @@ def mean_loss(
         return value.detach(), torch.autograd.grad(value, parameters)
 
     parts = zip(*(torch.split(rows, size) for rows in batch), strict=True)
-    values, gradients = zip(*pool.map(work, parts), strict=True)
+    values, gradients = zip(*each(work, parts), strict=True)
     total = list(gradients[0])
     for more in gradients[1:]:
         torch._foreach_add_(total, more)

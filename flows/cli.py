@@ -96,6 +96,46 @@ def run(
 
 
 @app.command()
+def plan(
+    recipe: RecipeName,
+    ipc: Ipc = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", help="about how long; models get as many steps as fit")
+    ] = None,
+    settings: Set = None,
+    root: Root = Path("runs"),
+    workers: Workers = None,
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="find out what a unit costs here, or only count them")
+    ] = True,
+) -> None:
+    """Tell what a run will cost before it runs: units of each stage, bytes, floating-point operations, and hours here.
+
+    The images are listed, unless they were; what is done already is left out. Then a miniature of the recipe goes
+    through all stages, for about a minute, and what it took is multiplied; that is kept, and is not done again.
+    """
+    with _clear_errors(root):
+        number, whole = num_workers(workers), load_recipe(recipe, ipc, settings)
+        if minutes is not None:
+            whole = within(whole, minutes)
+        _check_writable(root)
+        with console.status("listing the images"):
+            from flows import local, plan
+
+            local.check(whole, root, "distill")
+            whole, works = plan.listed(whole, root)
+        counted = plan.counted(works)
+        plan.show_units(console, counted)
+        if not probe:
+            return
+        with console.status("running the recipe in miniature"):
+            costs = plan.costs_of(whole, works)
+        found = plan.estimated(counted, works, whole, costs, number)
+        plan.show(console, found, number)
+        plan.check_disk(found, root)
+
+
+@app.command()
 def stage(
     name: Annotated[str, typer.Argument(help="one of: " + ", ".join(STAGES))],
     recipe: RecipeName,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
-from flows.run import Run
 from storage.artifact import Artifact
 from storage.errors import UsageError
 from tasks import (
@@ -26,11 +27,24 @@ from tasks import (
 )
 from tasks.inputs.checks import check_models, check_prior
 from tasks.inputs.data import check_counts
+from tasks.inputs.plan import Work
 from tasks.inputs.sizes import sized
 from tasks.inputs.stores import indexed
 from tasks.recipe.matrix import Matrix
 from tasks.recipe.protocols import resolve
 from tasks.recipe.recipe import Recipe
+
+
+class Works(Protocol):
+    """What a graph's works are added to: a run (flows.run), or a plan of one (flows.plan)."""
+
+    root: Path
+
+    def add(self, work: Work) -> Artifact:
+        """Take the work on, once. Returns what it will make."""
+
+    def add_now(self, work: Work) -> Artifact:
+        """The same of what must be there before others can be planned."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,7 @@ class Outcome:
     measures: dict[str, Artifact] = field(default_factory=dict)
 
 
-def distillation(run: Run, recipe: Recipe) -> tuple[Recipe, dict[str, Artifact]]:
+def distillation(run: Works, recipe: Recipe) -> tuple[Recipe, dict[str, Artifact]]:
     """The recipe with nothing left open, and its every artifact by a name for people. Adds the jobs that complete them
     to the run."""
     base = _base(run, recipe, ("val", "tune"))
@@ -90,7 +104,7 @@ def distillation(run: Run, recipe: Recipe) -> tuple[Recipe, dict[str, Artifact]]
     return recipe, base.named | found.named | {"report": page}
 
 
-def comparison(run: Run, recipe: Recipe, matrix: Matrix) -> tuple[Artifact, dict[int, dict[str, Artifact]]]:
+def comparison(run: Works, recipe: Recipe, matrix: Matrix) -> tuple[Artifact, dict[int, dict[str, Artifact]]]:
     """The comparison of the matrix's cells, which share every artifact that is equal, and by images per class what it
     compares, by a name for people. Adds the jobs to the run."""
     recipe = matrix.recipe(recipe, max(matrix.ipc))
@@ -106,7 +120,7 @@ def comparison(run: Run, recipe: Recipe, matrix: Matrix) -> tuple[Artifact, dict
     return run.add(compare.plan(recipe, matrix, parents, run.root)), named
 
 
-def tuning(run: Run, recipe: Recipe) -> Outcome:
+def tuning(run: Works, recipe: Recipe) -> Outcome:
     """The recipe's methods judged by training images that were kept for choosing. Adds the jobs to the run."""
     base = _base(run, recipe, ("tune",))
     if not base.held_out:
@@ -114,7 +128,7 @@ def tuning(run: Run, recipe: Recipe) -> Outcome:
     return _methods(run, base.recipe, base)
 
 
-def _base(run: Run, recipe: Recipe, splits: tuple[str, ...]) -> Base:
+def _base(run: Works, recipe: Recipe, splits: tuple[str, ...]) -> Base:
     """What all share, with students judged on those of these splits that have images."""
     data, index = indexed(run.add_now(shard.plan(recipe, run.root)))
     check_counts(recipe, index.counts("train"))
@@ -144,7 +158,7 @@ def _base(run: Run, recipe: Recipe, splits: tuple[str, ...]) -> Base:
     return Base(recipe, data, latents, models, judge, samples, held_out, protocol.labels)
 
 
-def _teacher(run: Run, recipe: Recipe, data: Artifact) -> Artifact:
+def _teacher(run: Works, recipe: Recipe, data: Artifact) -> Artifact:
     """The teacher, and before it the view that it is trained on, which a teacher that is there can do without."""
     training = view.plan(recipe, data, "train")
     judge = teacher.plan(recipe, data, None if recipe.teacher.weights else training.artifact)
@@ -153,7 +167,7 @@ def _teacher(run: Run, recipe: Recipe, data: Artifact) -> Artifact:
     return run.add(judge)
 
 
-def _methods(run: Run, recipe: Recipe, base: Base) -> Outcome:
+def _methods(run: Works, recipe: Recipe, base: Base) -> Outcome:
     found = Outcome()
     for seed in recipe.seeds:  # first, so that a long comparison that is cut short has some seeds whole
         for method in recipe.methods:
@@ -161,7 +175,7 @@ def _methods(run: Run, recipe: Recipe, base: Base) -> Outcome:
     return found
 
 
-def _method(run: Run, recipe: Recipe, base: Base, method: str, seed: int, found: Outcome) -> None:
+def _method(run: Works, recipe: Recipe, base: Base, method: str, seed: int, found: Outcome) -> None:
     draw = recipe.draw_of(seed)
     prototypes = run.add(cluster.plan(recipe, method, draw, base.latents))
     pictures = run.add(decode.plan(recipe, method, draw, prototypes, {**base.models, **base.judge}))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import cast
+from typing import NamedTuple, cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -36,11 +36,18 @@ def watching(run: Run, console: Console | None = None) -> Iterator[None]:
         thread.join(timeout=10)
 
 
+class Move(NamedTuple):
+    """The share of a stage that was done at a moment, in seconds."""
+
+    share: float
+    at: float
+
+
 class _Watcher:
     def __init__(self, run: Run, console: Console) -> None:
         self.run, self.stop = run, threading.Event()
         self.told: set[str] = set()
-        self.begun: dict[str, tuple[float, float]] = {}  # share of a stage when it was first at work, and when that was
+        self.moves: dict[str, tuple[Move, Move]] = {}  # of a stage, the first and the last
         self.start, self.spoke = time.monotonic(), dict[str, float]()
         self.bars: dict[str, TaskID] = {}
         self.published: dict[str, tuple[UUID | None, float]] = {}
@@ -81,12 +88,18 @@ class _Watcher:
                 self._publish(stage, share)
 
     def _left(self, stage: str, share: float) -> str:
-        """How long a stage will take yet at the pace it has had since it was first seen at work; "" if not known."""
-        now = time.monotonic()
-        first, since = self.begun.setdefault(stage, (share, now)) if share > 0 else (share, now)
-        if not first < share < 1:
+        """How long a stage will take yet, by its pace from the first move that was seen to the last, and by the clock
+        since; "" if that is not known, as of a stage that stands still."""
+        now = Move(share, time.monotonic())
+        first, last = self.moves.get(stage, (now, now))
+        if share == 0:
             return ""
-        return f"{timedelta(seconds=round((now - since) * (1 - share) / (share - first)))} left"
+        last = now if share != last.share else last
+        self.moves[stage] = first, last
+        if not first.share < share < 1:
+            return ""
+        left = (last.at - first.at) * (1 - share) / (share - first.share) - (now.at - last.at)
+        return f"{timedelta(seconds=round(left))} left" if left > 0 else ""
 
     def _show(self, stage: str, share: float, count: str, note: str) -> None:
         if stage not in self.bars:

@@ -30,11 +30,10 @@ from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 
 from flows.probe import check_workers
-from flows.workers import GIB, check_memory, num_workers, scheduler_address
+from flows.workers import GIB, THREAD_VARIABLES, check_memory, num_workers, scheduler_address
 from storage.errors import UsageError, UserError, first_line
 
 LOG_LEVEL = logging.CRITICAL  # a task's error reaches the run; what is left are farewells of processes that end
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LOOPBACK = "127.0.0.1"
 ONE_GPU, ONE_CPU = {"GPU": 1}, {"CPU": 1}
 CONNECT_SECONDS = 15  # to another scheduler

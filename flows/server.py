@@ -21,6 +21,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from storage.errors import UserError
+from storage.lease import alone
 
 START_SECONDS = 120
 ANSWER_SECONDS = 2
@@ -45,6 +46,7 @@ class ServerError(UserError, RuntimeError):
 
 class Server:
     """Our own Prefect server, its data under `<root>/.prefect`, or nothing where PREFECT_API_URL is set.
+    Of several on one root, one starts after the other.
 
     Loopback is open to all users of a machine, so our own serves only who knows a secret of this run, which its
     processes find in their environment, and its folder can be read by nobody else.
@@ -64,6 +66,7 @@ class Server:
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
         os.environ["PREFECT_API_AUTH_STRING"] = os.environ["PREFECT_SERVER_API_AUTH_STRING"] = secret
         os.environ["PREFECT_SERVER_UI_ENABLED"] = "false"  # nobody has the secret to log in with
+        self.starting = alone(home / "starting.lock")  # two at once would both set up the database
         self.log = home / "server.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603  this Python, and a port
@@ -86,6 +89,7 @@ class Server:
             if self.process.poll() is not None:
                 raise ServerError(f"the Prefect server ended at its start ({self._last_words()}); see {self.log}")
             if not _refusal(url):
+                self.starting.close()
                 return
             time.sleep(0.2)
         raise ServerError(f"the Prefect server did not answer at {url} within {START_SECONDS} s; see {self.log}")
@@ -101,6 +105,7 @@ class Server:
         """End the server and all that it started."""
         if self.process is None:
             return
+        self.starting.close()
         for stop in (signal.SIGTERM, signal.SIGKILL):
             if self.process.poll() is None:
                 os.killpg(self.process.pid, stop)

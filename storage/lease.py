@@ -105,6 +105,14 @@ def holders(folder: Path) -> list[Holder]:
     return found
 
 
+def alone(path: Path) -> IO[str]:
+    """Wait for the lock of this file, which is made and stays; it is ours until what is returned is closed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a")
+    _lock(file, wait=True)
+    return file
+
+
 def _me(unit: str) -> Holder:
     return Holder(unit=unit, host=socket.gethostname(), pid=os.getpid(), since=time.time())
 
@@ -123,11 +131,11 @@ def _locked(path: Path) -> IO[str] | None:
         file.close()  # its holder has just taken it away
 
 
-def _lock(file: IO[str]) -> bool:
+def _lock(file: IO[str], *, wait: bool = False) -> bool:
     """Whether the file is locked by us now; always, on a file system that has no locks: runs there do not see each
     other, and what two of them make twice is the same."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:

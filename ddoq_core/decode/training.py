@@ -81,9 +81,9 @@ def train_prior(
         condition = torch.where(dropped, num_classes, y[chosen])  # (B,), no class for guidance (arXiv 2207.12598)
         noised = torch.lerp(clean, noise, t[:, None, None, None])  # z_t = (1 − t)·z + t·ε
         batch = [sent(part, device) for part in (noised, t, condition, noise - clean)]  # v = dz_t/dt = ε − z
-        return mean_loss(velocity_loss, batch, list(model.parameters()), pool, PART)
+        return mean_loss(velocity_loss, batch, list(model.parameters()), each, PART)
 
-    with single_threads(num_threads) as pool:
+    with single_threads(num_threads) as each:
         losses = fit(
             loss,
             num_steps,

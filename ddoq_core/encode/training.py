@@ -68,10 +68,10 @@ def train_autoencoder(
         if not tiny:
             batch += [sent(torch.randn(batch_size, latent_channels, side, side, generator=generator), device)]  # ε
         part = TINY_PART if tiny else PART
-        return mean_loss(tiny_loss if tiny else kl_loss, batch, list(model.parameters()), pool, part)
+        return mean_loss(tiny_loss if tiny else kl_loss, batch, list(model.parameters()), each, part)
 
     schedule = one_cycle(optimizer, learning_rate, num_steps)
-    with single_threads(num_threads) as pool:
+    with single_threads(num_threads) as each:
         losses = fit(
             loss, num_steps, model=model, optimizer=optimizer, schedule=schedule, seed=seed, checkpoint=checkpoint
         )

@@ -15,6 +15,7 @@ from storage.cores import num_cores
 from storage.errors import UsageError
 from storage.files import read_checked, sha256_of, write_checked
 from storage.index import Index
+from storage.lease import alone
 from tasks.inputs.checks import latents_of_recipe
 from tasks.recipe.protocols import resolve
 from tasks.recipe.recipe import Recipe
@@ -37,8 +38,9 @@ def sized(recipe: Recipe, index: Index, root: Path) -> Recipe:
     if recipe.minutes is None:
         return recipe
     path, models = root / recipe.name / "sizes.json", ("minutes", "data", "images", "autoencoder", "teacher", "prior")
-    recipe = _with(recipe, index, path, recipe.left_open, models)
-    return _with(recipe, index, path, [STUDENT], (*models, "ipc", "train"))
+    with alone(path.with_suffix(".lock")):  # runs that start together go by the same measurement
+        recipe = _with(recipe, index, path, recipe.left_open, models)
+        return _with(recipe, index, path, [STUDENT], (*models, "ipc", "train"))
 
 
 def _with(recipe: Recipe, index: Index, path: Path, names: list[str], told: tuple[str, ...]) -> Recipe:

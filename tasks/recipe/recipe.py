@@ -145,13 +145,14 @@ class Recipe(Settings):
     @property
     def left_open(self) -> list[str]:
         """The numbers of steps and epochs that the minutes decide."""
-        return [name for name, number in self._lengths().items() if number is None]
+        return [name for name, number in self.lengths.items() if number is None]
 
     def within(self, minutes: float) -> Recipe:
         """The recipe with the lengths of its trainings left to these minutes."""
-        return self.with_changes({"minutes": minutes, **dict.fromkeys(self._lengths())})
+        return self.with_changes({"minutes": minutes, **dict.fromkeys(self.lengths)})
 
-    def _lengths(self) -> dict[str, int | None]:
+    @property
+    def lengths(self) -> dict[str, int | None]:
         """How long each model is trained that is not given, by the setting that says so."""
         found: dict[str, int | None] = {}
         if self.autoencoder.train:

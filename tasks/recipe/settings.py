@@ -248,7 +248,9 @@ class TeacherConfig(Settings):
     augmentation: Augmentation = Augmentation()
     seed: Seed = 0
     min_gain: Scale = Field(
-        3.0, description="refuse a teacher whose top-1 is less than this many times chance, or than (1 + chance) / 2"
+        3.0,
+        description="refuse a teacher whose top-1 is less than this many times chance, or than (1 + chance) / 2, or "
+        "whose classes seem to be in another order; 0 takes any",
     )
 
     @model_validator(mode="after")

@@ -72,12 +72,11 @@ def main() -> None:
 
 def run_both(case: str, folder: Path, apart: float, kill_after: float) -> dict[str, int]:
     """Both runs to their end. Raises AssertionError for one that ends badly."""
-    (folder / "sitecustomize.py").write_text(COUNTS)
-    root, counts, begun = folder / "runs", folder / "counts", time.monotonic()
-    first = begin(root, folder)
+    root, counting, begun = folder / "runs", count_in(folder), time.monotonic()
+    first = begin(root, counting)
     if case == "apart":
         time.sleep(apart)
-    second, in_flight = begin(root, folder), set[str]()
+    second, in_flight = begin(root, counting), set[str]()
     try:
         if case == "first killed":
             time.sleep(kill_after)
@@ -88,10 +87,9 @@ def run_both(case: str, folder: Path, apart: float, kill_after: float) -> dict[s
     finally:
         first.end()
         second.end()
-    made = Counter(counts.read_text().splitlines())
-    twice = [unit for unit, times in made.items() if times > 1 and unit not in in_flight]
-    for unit in twice:
-        console.print(f"{case}: {unit} was made {made[unit]} times")
+    twice = made_twice(folder) - in_flight
+    for unit in sorted(twice):
+        console.print(f"{case}: {unit} was made more than once")
     units = sum(len(json.loads(path.read_bytes())["units"]) for path in root.glob("*/*/record.json"))
     seconds = round(time.monotonic() - begun)
     return {"units": units, "made_twice": len(twice), "in_flight": len(in_flight), "seconds": seconds}
@@ -108,14 +106,23 @@ def leases_of(pids: set[int], root: Path) -> set[str]:
     }
 
 
-def begin(root: Path, folder: Path) -> Command:
-    """Start a run whose every process counts the marks that it writes."""
+def count_in(folder: Path) -> dict[str, str]:
+    """The environment of runs whose every process counts the marks that it writes, in this folder."""
+    (folder / "sitecustomize.py").write_text(COUNTS)
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {"PYTHONPATH": path, "DDOQ_COUNTS": str(folder / "counts")}
+
+
+def made_twice(folder: Path) -> set[str]:
+    """Units whose marks were written more than once by runs that counted here."""
+    times = Counter((folder / "counts").read_text().splitlines())
+    return {unit for unit in times if times[unit] > 1}
+
+
+def begin(root: Path, counting: dict[str, str]) -> Command:
+    """Start a run that counts."""
     given = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
-    counting = {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
-    return start(
-        SCRIPTS / "ddoq", "run", "digits", "--ipc", "3", *given, "--root", root,
-        **counting, DDOQ_COUNTS=str(folder / "counts"),
-    )  # fmt: skip
+    return start(SCRIPTS / "ddoq", "run", "digits", "--ipc", "3", *given, "--root", root, **counting)
 
 
 def check(case: str, result: Result) -> None:

@@ -18,8 +18,8 @@ def step(num_threads: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, 8))
     parameters = list(model.parameters())
-    with single_threads(num_threads) as pool:
-        value = mean_loss(lambda x, y: (model(x) - y).square().mean(), (X, Y), parameters, pool, PART)
+    with single_threads(num_threads) as each:
+        value = mean_loss(lambda x, y: (model(x) - y).square().mean(), (X, Y), parameters, each, PART)
         (2 * value).backward()
     return value.detach(), [p.grad for p in parameters]
 
@@ -52,6 +52,6 @@ def test_parts_are_worked_on_at_once() -> None:
         assert torch.get_num_threads() == 1
         return (weight * x).mean()
 
-    with single_threads(2) as pool:
-        value = mean_loss(loss, [torch.ones(2 * PART, 1)], [weight], pool, PART)
+    with single_threads(2) as each:
+        value = mean_loss(loss, [torch.ones(2 * PART, 1)], [weight], each, PART)
     assert value.item() == pytest.approx(1.0)
