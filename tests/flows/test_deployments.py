@@ -141,7 +141,7 @@ def test_the_cause_of_a_failure_is_on_the_operators_screen(pool: Services, tmp_p
     assert "Failed: " in told and "nowhere" in told.replace(" ", "")
 
 
-AGAIN = ("ddoq stage", "ddoq run", "the deployment of the stage", "prefect flow-run retry")
+AGAIN = ("ddoq stage", "the deployment of the stage", "prefect flow-run retry")
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -185,8 +185,6 @@ def test_a_stage_that_failed_is_rerun_in_any_way_with_the_same_result(
     match way:
         case "ddoq stage":
             result = ddoq("stage", *command)
-        case "ddoq run":
-            result = ddoq("run", *command[1:])
         case "the deployment of the stage":
             result = _prefect(pool, *deployment)
         case _:
