@@ -35,6 +35,7 @@ app = typer.Typer(
 
 RecipeName = Annotated[str, typer.Argument(help="e.g. digits (see: ddoq recipes)")]
 Ipc = Annotated[int | None, typer.Option("--ipc", help="images per class, instead of the recipe's")]
+Minutes = Annotated[float | None, typer.Option("--minutes", help="about how long; models get as many steps as fit")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="another setting, e.g. --set decode.strength=0.2")]
 Cluster = Annotated[
     str | None,
@@ -80,9 +81,7 @@ def list_recipes() -> None:
 def run(
     recipe: RecipeName,
     ipc: Ipc = None,
-    minutes: Annotated[
-        float | None, typer.Option("--minutes", help="about how long; models get as many steps as fit")
-    ] = None,
+    minutes: Minutes = None,
     settings: Set = None,
     root: Root = Path("runs"),
     cluster: Cluster = None,
@@ -99,9 +98,7 @@ def run(
 def plan(
     recipe: RecipeName,
     ipc: Ipc = None,
-    minutes: Annotated[
-        float | None, typer.Option("--minutes", help="about how long; models get as many steps as fit")
-    ] = None,
+    minutes: Minutes = None,
     settings: Set = None,
     root: Root = Path("runs"),
     workers: Workers = None,
@@ -120,7 +117,7 @@ def plan(
             whole = within(whole, minutes)
         _check_writable(root)
         with console.status("listing the images"):
-            from flows import local, plan
+            from flows import local, miniature, plan
 
             local.check(whole, root, "distill")
             whole, works = plan.listed(whole, root)
@@ -129,7 +126,7 @@ def plan(
         if not probe:
             return
         with console.status("running the recipe in miniature"):
-            costs = plan.costs_of(whole, works)
+            costs = miniature.costs_of(whole, works)
         found = plan.estimated(counted, works, whole, costs, number)
         plan.show(console, found, number)
         plan.check_disk(found, root)

@@ -1,63 +1,29 @@
-"""What a run will cost: its units from the index, the rest from the recipe itself in miniature, run on this machine.
-
-The miniature goes through every stage that the run would, on a few images of a few classes, one seed and short
-trainings, in a folder that vanishes; other cores are kept busy meanwhile, as they are in a run. What a stage took,
-computed and wrote there is multiplied by how much more of the same the run has to do.
+"""What a run will cost: its units from the index, the rest from the recipe itself in miniature (flows.miniature), where
+what a stage took, computed and wrote is multiplied by how much more of the same the run has to do.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from flows.dag import distillation
-from flows.workers import GIB, THREAD_VARIABLES
+from flows.workers import GIB
 from storage.artifact import Artifact
 from storage.cores import num_cores
 from storage.errors import UsageError
-from storage.files import read_checked, sha256_of, write_checked
-from storage.housekeeping import size_of as bytes_of
-from storage.index import Index
 from tasks.inputs.plan import Work
-from tasks.inputs.real import source_of
-from tasks.inputs.stores import index_of, indexed, some_classes
+from tasks.inputs.stores import index_of, some_classes
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import STAGES
 from tasks.sample import PER_CLASS
 
-PROBE_SECONDS = 50.0  # in which the miniature is made larger, as far as they reach
-GROWTH = 6.0  # of its time, from one size to the next, about
 TASK_SECONDS = 0.1  # that Prefect and Dask take for one
 START_SECONDS = 25.0  # of server and workers
-KEPT = "plan.json"
-BUSY = "import numpy\na = numpy.ones((256, 256), numpy.float32)\nwhile True: a @ a"
-
-
-@dataclass(frozen=True)
-class Size:
-    """Of a miniature: classes, images per class, distilled images per class, and the steps or epochs of a training."""
-
-    classes: int
-    images: int
-    ipc: int
-    steps: int
-
-
-SIZES = (Size(2, 8, 1, 2), Size(10, 16, 2, 4), Size(10, 64, 10, 12))
 
 
 @dataclass
@@ -97,45 +63,6 @@ class Listing:
 
     def do(self, work: Work) -> None:
         """Nothing: it is a plan."""
-
-
-class Miniature(Listing):
-    """Does every work at once, and adds up what each kind took."""
-
-    def __init__(self, root: Path, recipe: Recipe, others: BusyCores, *, count: bool) -> None:
-        super().__init__(root)
-        self.recipe, self.others, self.count = recipe, others, count
-        self.costs: dict[str, Cost] = {}
-
-    def do(self, work: Work) -> None:
-        """The work, its floating-point operations counted or its time taken: counting takes time itself."""
-        from torch.utils.flop_counter import FlopCounterMode
-
-        counter = FlopCounterMode(display=False) if self.count else None
-        wide = is_wide(work, self.recipe)
-        start = time.monotonic()
-        with counter or nullcontext(), _one_core() if counter else self.others.resting() if wide else nullcontext():
-            for batch in work.batches or [()]:
-                work.task.fn(work.artifact, *work.arguments, *batch)
-        cost = self.costs.setdefault(kind_of(work), Cost())
-        cost.seconds += (time.monotonic() - start) * (num_cores() if wide else 1)
-        cost.amount += amount_of(work, self.recipe)
-        cost.size += size_of(work, self.recipe)
-        cost.flops += counter.get_total_flops() if counter else 0
-        cost.num_bytes += bytes_of(work.artifact.path)
-
-
-@contextmanager
-def _one_core() -> Iterator[None]:
-    """So that no work is done by threads, whose operations are not counted."""
-    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    if before:
-        os.sched_setaffinity(0, {min(before)})
-    try:
-        yield
-    finally:
-        if before:
-            os.sched_setaffinity(0, before)
 
 
 def is_wide(work: Work, recipe: Recipe) -> bool:
@@ -291,113 +218,6 @@ def _num_gpus() -> int:
     import torch
 
     return max(1, torch.cuda.device_count())
-
-
-def probe(recipe: Recipe, listing: Listing) -> dict[str, Cost]:
-    """What each kind of work costs on this machine, of a miniature as large as fits into about a minute."""
-    shard = next(work.artifact for work in listing.works.values() if work.artifact.stage == "shard")
-    shard, index = indexed(shard)
-    start, counts, found = time.monotonic(), dict[str, Cost](), dict[str, Cost]()
-    took = 0.0
-    with tempfile.TemporaryDirectory(prefix=".plan-", dir=listing.root) as folder, _alone(), BusyCores() as others:
-        for number, size in enumerate(SIZES):
-            if number > 1 and time.monotonic() - start + GROWTH * took > PROBE_SECONDS:
-                break
-            begun, place = time.monotonic(), Path(folder) / str(number)
-            _few_images(shard, index, size, place / "images")
-            small = _small(recipe, size, place / "images")
-            miniature = Miniature(place / "runs", small, others, count=number == 0)
-            distillation(miniature, small)
-            found, took = miniature.costs, time.monotonic() - begun
-            counts = counts or found
-    for kind, cost in found.items():
-        seen = counts.get(kind, Cost())
-        cost.flops = seen.flops * cost.amount / (seen.amount or 1)
-    return found
-
-
-def _small(recipe: Recipe, size: Size, images: Path) -> Recipe:
-    changes: dict[str, Any] = {
-        "minutes": None,
-        "seeds": recipe.seeds[:1],
-        "ipc": min(recipe.ipc, size.ipc),
-        "data": {"source": "folder", "path": str(images), "tune_fraction": recipe.data.tune_fraction},
-        "teacher.min_gain": 0,
-        "decode.num_steps": min(recipe.decode.num_steps, size.steps),
-        "train.num_epochs": size.steps,
-    }
-    lengths = dict.fromkeys(recipe.lengths, size.steps)
-    return recipe.with_changes({**changes, **lengths})
-
-
-def _few_images(shard: Artifact, index: Index, size: Size, folder: Path) -> None:
-    """Images of some of the classes, and as many held out of each as a quarter of them, as a folder."""
-    source = source_of(shard)
-    for name in some_classes(index)[: size.classes]:
-        for split, most in (("train", size.images), ("val", max(2, size.images // 4))):
-            place = folder / split / name
-            place.mkdir(parents=True)
-            for k, location in enumerate(index.locations(index.rows(split, name)[:most])):
-                source.open(location).save(place / f"{k}.jpeg", quality=95)
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """With one thread, as a worker has, and without a word of what a miniature gives cause to warn of."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
-        torch.set_num_threads(before)
-
-
-class BusyCores:
-    """All cores but one at work: what two of them do at once is less than twice what one does alone."""
-
-    def __init__(self) -> None:
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
-        self.processes = [
-            subprocess.Popen([sys.executable, "-c", BUSY], env=environment)  # noqa: S603  this Python, and ours
-            for _ in range(num_cores() - 1)
-        ]
-
-    def __enter__(self) -> BusyCores:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-    @contextmanager
-    def resting(self) -> Iterator[None]:
-        """Not during the block."""
-        for process in self.processes:
-            process.send_signal(signal.SIGSTOP)
-        yield
-        for process in self.processes:
-            process.send_signal(signal.SIGCONT)
-
-
-def costs_of(recipe: Recipe, listing: Listing) -> dict[str, Cost]:
-    """What a probe finds, or has found before: `<root>/<recipe>/plan.json` keeps it."""
-    path = listing.root / recipe.name / KEPT
-    key = sha256_of(recipe.model_dump(mode="json", exclude={"claim", "seeds", "minutes"}))[:12]
-    try:
-        kept = read_checked(path)
-    except (OSError, ValueError):
-        kept = {}
-    if key not in kept:
-        kept[key] = {kind: asdict(cost) for kind, cost in probe(recipe, listing).items()}
-        write_checked(path, kept)
-    return {kind: Cost(**cost) for kind, cost in kept[key].items()}
 
 
 def check_disk(plan: Plan, root: Path) -> None:

@@ -141,59 +141,40 @@ def test_the_cause_of_a_failure_is_on_the_operators_screen(pool: Services, tmp_p
     assert "Failed: " in told and "nowhere" in told.replace(" ", "")
 
 
-AGAIN = ("ddoq stage", "prefect flow-run retry")  # "the deployment of the stage" is what fails first in the second
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-@pytest.fixture(scope="module")
-def undecoded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, tuple[str, ...], dict[str, str]]:
-    """A root where a folder of images has been distilled but for its pictures, that folder, the settings as a
-    command takes them, and the contents of the pictures that were there."""
-    folder = tmp_path_factory.mktemp("undecoded")
-    images, root = write_images(folder / "images", 2, 24), folder / "runs"
+def test_a_stage_that_failed_is_rerun_in_any_way_with_the_same_result(pool: Services, tmp_path: Path) -> None:
+    images, root = write_images(tmp_path / "images", 2, 24), tmp_path / "runs"
     told = {**SETTINGS, "data.path": str(images), "minutes": "null", "images.size_px": "16", "ipc": "2"}
     given = tuple(part for name, value in told.items() for part in ("--set", f"{name}={value}"))
+    changes = json.dumps({name: _json(value) for name, value in told.items()})
     result = ddoq("run", "folder", *given, "--root", root)
     assert result.code == 0, result.errors
     pictures = contents(root, "decode")
     shutil.rmtree(root / "decode")
-    return root, images, given, pictures
 
+    def deployed_in(place: Path) -> Result:
+        parameters = ("-p", f"root={place}", "-p", f"changes={changes}")
+        return _prefect(pool, "deployment", "run", "decode/folder", *parameters, "--watch")
 
-@pytest.mark.parametrize("way", AGAIN)
-def test_a_stage_that_failed_is_rerun_in_any_way_with_the_same_result(
-    way: str, pool: Services, undecoded: tuple[Path, Path, tuple[str, ...], dict[str, str]], tmp_path: Path
-) -> None:
-    before, images, given, pictures = undecoded
-    root = shutil.copytree(before, tmp_path / "runs", symlinks=True)
-    pairs = dict(setting.split("=", 1) for setting in given[1::2])
-    changes = json.dumps({name: _json(value) for name, value in pairs.items()})
-    deployment = ("deployment", "run", "decode/folder", "-p", f"root={root}", "-p", f"changes={changes}", "--watch")
-    command = ("decode", "folder", *given, "--root", root)
-    images.rename(images.with_name("away"))
-    try:
-        failed = ddoq("stage", *command) if way.startswith("ddoq") else _prefect(pool, *deployment)
-    finally:
-        images.with_name("away").rename(images)
-    told = " ".join((failed.output + failed.errors).split())
-    if way.startswith("ddoq"):  # which looks before it starts a server
-        assert failed.code == 2 and "images does not exist" in told
-    else:
-        assert failed.code == 1 and "can no longer be read" in told
+    images.rename(tmp_path / "away")
+    failed, refused = deployed_in(root), ddoq("stage", "decode", "folder", *given, "--root", root)
+    (tmp_path / "away").rename(images)
+    said = " ".join((failed.output + failed.errors).split())
+    assert failed.code == 1 and "can no longer be read" in said, "the cause is on the operator's screen"
+    assert refused.code == 2 and "images does not exist" in refused.errors
     assert contents(root, "decode") != pictures
+    alone, again = (shutil.copytree(root, tmp_path / name, symlinks=True) for name in ("alone", "again"))
 
-    match way:
-        case "ddoq stage":
-            result = ddoq("stage", *command)
-        case "the deployment of the stage":
-            result = _prefect(pool, *deployment)
-        case _:
-            found = UUID.search(failed.output)
-            assert found
-            result = _prefect(pool, "flow-run", "retry", found[0])
-            wait_until(lambda: contents(root, "decode") == pictures, 120, "the worker retries it")
-    assert result.code == 0, result.output + result.errors
-    assert contents(root, "decode") == pictures
+    found = UUID.search(failed.output)
+    assert found
+    retried = _prefect(pool, "flow-run", "retry", found[0])
+    assert retried.code == 0, retried.output + retried.errors
+    for result in (ddoq("stage", "decode", "folder", *given, "--root", alone), deployed_in(again)):
+        assert result.code == 0, result.output + result.errors
+    wait_until(lambda: contents(root, "decode") == pictures, 120, "the worker retries it")
+    assert contents(alone, "decode") == contents(again, "decode") == pictures
 
 
 def test_every_deployment_is_on_the_server(pool: Services) -> None:

@@ -12,36 +12,20 @@ from pathlib import Path
 import pytest
 
 from flows.catalogue import load_recipe, recipes
-from flows.dag import distillation
-from storage.artifact import Artifact
-from tasks.inputs.plan import Work
+from flows.plan import listed
 from tasks.recipe.recipe import Recipe
 
 GOLDEN = Path(__file__).parent / "golden_digests.json"
 Digests = dict[str, list[str]]
 
 
-class Plans:
-    """Stands where a run does: lists the source, and plans what comes after."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.digests: dict[str, set[str]] = {}
-
-    def add(self, work: Work) -> Artifact:
-        self.digests.setdefault(work.artifact.stage, set()).add(work.artifact.digest)
-        return work.artifact
-
-    def add_now(self, work: Work) -> Artifact:
-        work.task.fn(work.artifact, *work.arguments)
-        return self.add(work)
-
-
 def digests_of(root: Path, recipe: Recipe) -> Digests:
     """By stage."""
-    plans = Plans(root.absolute())
-    distillation(plans, recipe)
-    return {stage: sorted(found) for stage, found in sorted(plans.digests.items())}
+    _, listing = listed(recipe, root)
+    found: Digests = {}
+    for work in listing.works.values():
+        found.setdefault(work.artifact.stage, []).append(work.artifact.digest)
+    return {stage: sorted(digests) for stage, digests in sorted(found.items())}
 
 
 def shipped(name: str) -> Recipe:
