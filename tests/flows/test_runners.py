@@ -13,9 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import dask
+import psutil
 import pytest
 from dask.distributed import Client, LocalCluster
 from distributed.comm import connect
+from distributed.process import AsyncProcess
 from distributed.security import Security
 from prefect.context import FlowRunContext
 
@@ -37,6 +39,7 @@ from flows.workers import GIB, num_workers, scheduler_address
 from storage.cores import num_cores
 from storage.errors import UsageError, UserError
 from storage.memory import memory_bytes
+from tests.flows.conftest import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -193,6 +196,16 @@ def test_workers_that_die_for_want_of_memory_are_told_with_a_remedy(monkeypatch:
         with pytest.raises(WorkersDied, match=r"4 worker processes of .* GiB each died .* --workers") as died:
             result_of(future)
     assert isinstance(died.value, UserError)
+
+
+def test_a_cluster_closes_while_a_worker_that_died_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with local_cluster(1) as cluster, Client(cluster, set_as_default=False) as client:
+        pid = client.submit(os.getpid).result()
+        (keeper,) = cluster.workers.values()
+        assert keeper.pid == pid
+        keeper.process.process = AsyncProcess(target=print)  # as Dask leaves it: running, and not started yet
+    wait_until(lambda: not psutil.pid_exists(pid), 30, "the worker ends by itself")
 
 
 def test_a_local_cluster_has_gpu_workers_before_any_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
