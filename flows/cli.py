@@ -103,8 +103,8 @@ def plan(
     root: Root = Path("runs"),
     workers: Workers = None,
     probe: Annotated[
-        bool, typer.Option("--probe/--no-probe", help="find out what a unit costs here, or only count them")
-    ] = True,
+        float, typer.Option(metavar="SECONDS", min=0, help="to find out what a unit costs here; 0: only count them")
+    ] = 50,
 ) -> None:
     """Tell what a run will cost before it runs: units of each stage, bytes, floating-point operations, and hours here.
 
@@ -126,7 +126,7 @@ def plan(
         if not probe:
             return
         with console.status("running the recipe in miniature"):
-            costs = miniature.costs_of(whole, works)
+            costs = miniature.costs_of(whole, works, probe)
         found = plan.estimated(counted, works, whole, costs, number)
         plan.show(console, found, number)
         plan.check_disk(found, root)

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,9 +18,8 @@ from typing import Any
 
 from flows.dag import distillation
 from flows.plan import Cost, Listing, amount_of, is_wide, kind_of, size_of
-from flows.workers import THREAD_VARIABLES
 from storage.artifact import Artifact
-from storage.cores import num_cores
+from storage.cores import BusyCores, num_cores
 from storage.files import read_checked, sha256_of, write_checked
 from storage.housekeeping import size_of as bytes_of
 from storage.index import Index
@@ -32,15 +28,8 @@ from tasks.inputs.real import source_of
 from tasks.inputs.stores import indexed, some_classes
 from tasks.recipe.recipe import Recipe
 
-PROBE_SECONDS = 50.0  # in which the miniature is made larger, as far as they reach
 GROWTH = 6.0  # of its time, from one size to the next, about
 KEPT = "plan.json"
-BUSY = """
-import os, sys, numpy
-a = numpy.ones((256, 256), numpy.float32)
-while os.getppid() == int(sys.argv[1]):
-    a @ a
-"""  # ends with who started it, also where that is killed
 
 
 @dataclass(frozen=True)
@@ -95,7 +84,7 @@ def _one_core() -> Iterator[None]:
             os.sched_setaffinity(0, before)
 
 
-def costs_of(recipe: Recipe, listing: Listing) -> dict[str, Cost]:
+def costs_of(recipe: Recipe, listing: Listing, seconds: float) -> dict[str, Cost]:
     """What a probe finds, or has found before: `<root>/<recipe>/plan.json` keeps it."""
     path = listing.root / recipe.name / KEPT
     key = sha256_of(recipe.model_dump(mode="json", exclude={"claim", "seeds", "minutes"}))[:12]
@@ -104,20 +93,21 @@ def costs_of(recipe: Recipe, listing: Listing) -> dict[str, Cost]:
     except (OSError, ValueError):
         kept = {}
     if key not in kept:
-        kept[key] = {kind: asdict(cost) for kind, cost in probe(recipe, listing).items()}
+        kept[key] = {kind: asdict(cost) for kind, cost in probe(recipe, listing, seconds).items()}
         write_checked(path, kept)
     return {kind: Cost(**cost) for kind, cost in kept[key].items()}
 
 
-def probe(recipe: Recipe, listing: Listing) -> dict[str, Cost]:
-    """What each kind of work costs on this machine, of a miniature as large as fits into about a minute."""
+def probe(recipe: Recipe, listing: Listing, seconds: float) -> dict[str, Cost]:
+    """What each kind of work costs on this machine, of the second miniature or a larger one that fits into the
+    seconds."""
     shard = next(work.artifact for work in listing.works.values() if work.artifact.stage == "shard")
     shard, index = indexed(shard)
     start, counts, found = time.monotonic(), dict[str, Cost](), dict[str, Cost]()
     took = 0.0
     with tempfile.TemporaryDirectory(prefix=".plan-", dir=listing.root) as folder, _alone(), BusyCores() as others:
         for number, size in enumerate(SIZES):
-            if number > 1 and time.monotonic() - start + GROWTH * took > PROBE_SECONDS:
+            if number > 1 and time.monotonic() - start + GROWTH * took > seconds:
                 break
             begun, place = time.monotonic(), Path(folder) / str(number)
             _few_images(shard, index, size, place / "images")
@@ -172,33 +162,3 @@ def _alone() -> Iterator[None]:
     finally:
         logging.disable(logging.NOTSET)
         torch.set_num_threads(before)
-
-
-class BusyCores:
-    """All cores but one at work: what two of them do at once is less than twice what one does alone."""
-
-    def __init__(self) -> None:
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
-        self.processes = [
-            subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())], env=environment)  # noqa: S603  this Python
-            for _ in range(num_cores() - 1)
-        ]
-
-    def __enter__(self) -> BusyCores:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-    @contextmanager
-    def resting(self) -> Iterator[None]:
-        """Not during the block."""
-        for process in self.processes:
-            process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for process in self.processes:
-                process.send_signal(signal.SIGCONT)

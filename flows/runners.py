@@ -30,7 +30,8 @@ from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 
 from flows.probe import check_workers
-from flows.workers import GIB, THREAD_VARIABLES, check_memory, num_workers, scheduler_address
+from flows.workers import GIB, check_memory, num_workers, scheduler_address
+from storage.cores import THREAD_VARIABLES
 from storage.errors import UsageError, UserError, first_line
 
 LOG_LEVEL = logging.CRITICAL  # a task's error reaches the run; what is left are farewells of processes that end

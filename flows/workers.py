@@ -9,7 +9,6 @@ from storage.cores import num_cores
 from storage.errors import UsageError
 from storage.memory import memory_bytes
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 GIB = 2**30
 WORKER_BYTES = GIB  # a worker holds 0.5 GiB of libraries before its first task
 NUMBER = re.compile(r"0*[1-9][0-9]{0,8}")

@@ -18,7 +18,7 @@ COSTS = re.compile(r"^│ (\w+) +│ +([0-9,]+) +│ +([0-9.,–]+) +│ +([0-9.
 
 def plan_tiny(root: Path, *more: str) -> Result:
     """The plan of the tiny run in a root."""
-    result = ddoq("plan", "digits", "--ipc", str(IPC), *TINY, "--root", root, *more)
+    result = ddoq("plan", "digits", "--ipc", str(IPC), *TINY, "--root", root, "--probe", "1", *more)
     assert result.code == 0, result.errors
     return result
 

@@ -204,7 +204,11 @@ def test_a_cluster_closes_while_a_worker_that_died_is_started_again(monkeypatch:
         pid = client.submit(os.getpid).result()
         (keeper,) = cluster.workers.values()
         assert keeper.pid == pid
-        keeper.process.process = AsyncProcess(target=print)  # as Dask leaves it: running, and not started yet
+
+        async def just_being_started() -> None:
+            keeper.process.process = AsyncProcess(target=print)  # as Dask leaves it: running, and not started yet
+
+        cluster.sync(just_being_started)
     wait_until(lambda: not psutil.pid_exists(pid), 30, "the worker ends by itself")
 
 

@@ -56,7 +56,7 @@ def test_of_mosaics_the_tiles_are_its_pictures_each_with_its_own_weight(tmp_path
 
 
 def test_the_distilled_set_is_in_memory_once(tmp_path: Path) -> None:
-    names = [f"c{k:02d}" for k in range(20)]
+    names = [f"c{k:02d}" for k in range(40)]
     decode = decode_of(shard_of(tmp_path, names), names, 10, 64)
     distilled_set(decode, "sqrt", names[:1])  # what is loaded at the first use is no part of the set
     tracemalloc.start()
