@@ -1,4 +1,4 @@
-"""Autoencoders whose latents are quantised: diffusers' AutoencoderKL and AutoencoderTiny, and TAEF2.
+"""Autoencoders whose latents are quantised: diffusers' AutoencoderKL and AutoencoderTiny, TAEF2, and our own.
 
 All are used alike: pictures are (B, 3, S, S) in [0, 1], latents are z = (E(x) − shift) · scale with the
 autoencoder's own factors, as its diffusion prior expects them.
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ddoq_core.devices import best_device, is_compiling
+from ddoq_core.encode.components import ComponentsAutoencoder
 from ddoq_core.encode.taef2 import DOWNSCALE, LATENT_CHANNELS, TAEF2, WIDTH
 from ddoq_core.errors import InvalidInput
 from ddoq_core.images import to_uint8
@@ -104,9 +105,10 @@ class KLAutoencoder(Autoencoder):
 
 
 class TinyAutoencoder(Autoencoder):
-    """AutoencoderTiny (github.com/madebyollin/taesd), a fast stand-in for the autoencoder of Stable Diffusion."""
+    """AutoencoderTiny (github.com/madebyollin/taesd), a fast stand-in for the autoencoder of Stable Diffusion, and what
+    is built on it."""
 
-    def __init__(self, network: AutoencoderTiny) -> None:
+    def __init__(self, network: AutoencoderTiny | ComponentsAutoencoder) -> None:
         super().__init__(network)
         config = network.config
         self.latent_channels = config.latent_channels
@@ -137,6 +139,7 @@ class Flux2TinyAutoencoder(Autoencoder):
 KINDS: dict[str, tuple[Any, type[Autoencoder]]] = {
     "AutoencoderKL": (AutoencoderKL, KLAutoencoder),
     "AutoencoderTiny": (AutoencoderTiny, TinyAutoencoder),
+    "ComponentsAutoencoder": (ComponentsAutoencoder, TinyAutoencoder),
 }
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 
 from ddoq_core.devices import best_device, convolves_well_in_bfloat16, sent
 from ddoq_core.encode.autoencoder import Autoencoder, KLAutoencoder, TinyAutoencoder, encode
+from ddoq_core.encode.components import ComponentsAutoencoder
 from ddoq_core.fitting import Checkpoint, fit, one_cycle
 from ddoq_core.images import to_unit
 from ddoq_core.parallel import mean_loss, single_threads
 
-PART, TINY_PART = 8, 16  # images that a core takes at a time: of 32 px, as fast as more of them
+PART, OWN_PART = 8, 16  # images that a core takes at a time: of 32 px, as fast as more of them
 
 
 def train_autoencoder(
@@ -33,23 +34,26 @@ def train_autoencoder(
 ) -> tuple[Autoencoder, list[float]]:
     """A small autoencoder for images (n, S, S, 3), and the mean loss of each twentieth of the steps.
 
-    kind  "kl": an AutoencoderKL (arXiv 2112.10752, without its adversarial and perceptual losses); "tiny": an
-          AutoencoderTiny (github.com/madebyollin/taesd), taught by the pictures alone, without kl_weight
+    kind  "kl": an AutoencoderKL (arXiv 2112.10752, without its adversarial and perceptual losses); "components": a
+          ComponentsAutoencoder, without kl_weight
     Its factors are set so that the latents of the images have mean 0 and standard deviation 1. The bits are the same
     for any num_threads.
     """
     x = to_unit(images) * 2 - 1  # (n, 3, S, S)
-    device, tiny = best_device(), kind == "tiny"
-    adapter = TinyAutoencoder if tiny else KLAutoencoder
+    device, own = best_device(), kind == "components"
+    adapter = TinyAutoencoder if own else KLAutoencoder
     fast = convolves_well_in_bfloat16(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = (_new_tiny if tiny else _new_kl)(channels, latent_channels, x.shape[-1]).to(device)
-    if tiny:  # without norms, all of it is faster so
+        model = (_new_components if own else _new_kl)(channels, latent_channels, x.shape[-1])
+        if own:
+            model.start(images)
+    model = model.to(device)
+    if own:  # without norms, all of it is faster so
         model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.01)
 
-    def tiny_loss(x: torch.Tensor) -> torch.Tensor:
+    def own_loss(x: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):
             again = model.decode(model.encode(x).latents).sample  # x̂ = D(E(x))
         return F.mse_loss(again.float(), x)
@@ -65,10 +69,10 @@ def train_autoencoder(
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         chosen = torch.randint(len(x), (batch_size,), generator=generator)  # (B,)
         batch = [sent(x[chosen], device)]
-        if not tiny:
+        if not own:
             batch += [sent(torch.randn(batch_size, latent_channels, side, side, generator=generator), device)]  # ε
-        part = TINY_PART if tiny else PART
-        return mean_loss(tiny_loss if tiny else kl_loss, batch, list(model.parameters()), each, part)
+        part = OWN_PART if own else PART
+        return mean_loss(own_loss if own else kl_loss, batch, list(model.parameters()), each, part)
 
     schedule = one_cycle(optimizer, learning_rate, num_steps)
     with single_threads(num_threads) as each:
@@ -95,15 +99,13 @@ def _new_kl(channels: tuple[int, ...], latent_channels: int, size_px: int) -> Au
     )
 
 
-def _new_tiny(channels: tuple[int, ...], latent_channels: int, size_px: int) -> AutoencoderTiny:
+def _new_components(channels: tuple[int, ...], latent_channels: int, size_px: int) -> ComponentsAutoencoder:
     """Most of its layers are at the latents' side: as many at the pictures' would take most of the time."""
     blocks = (0, *(1 for _ in channels[2:]), 3)[-len(channels) :]
-    return AutoencoderTiny(
+    return ComponentsAutoencoder(
         encoder_block_out_channels=channels,
         decoder_block_out_channels=channels,
         num_encoder_blocks=blocks,
         num_decoder_blocks=blocks[::-1],
         latent_channels=latent_channels,
-        scaling_factor=1.0,
-        shift_factor=0.0,
     )

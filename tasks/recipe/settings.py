@@ -160,16 +160,16 @@ class ImageConfig(Settings):
 class AutoencoderTraining(Settings):
     """A small autoencoder of diffusers trained on the training images."""
 
-    kind: Literal["kl", "tiny"] = Field(
+    kind: Literal["kl", "components"] = Field(
         "kl",
-        description="kl: an AutoencoderKL; tiny: an AutoencoderTiny, whose latents have no posterior and which sees "
-        "six times as many images in the same time",
+        description="kl: an AutoencoderKL; components: starts as the principal components of patches, which an "
+        "AutoencoderTiny adds to; its latents have no posterior",
     )
     channels: tuple[Annotated[Width, Field(multiple_of=8)], ...] | None = Field(
         (32, 32, 32),
         min_length=1,
         max_length=8,
-        description="widths of its stages, of a tiny one all alike, each of half the side of the one before; null: "
+        description="widths of its stages, of components all alike, each of half the side of the one before; null: "
         "of 32 each, as many as give latents of 8 to 15 a side, at most four",
     )
     latent_channels: Width = 4
@@ -180,9 +180,12 @@ class AutoencoderTraining(Settings):
     seed: Seed = 0
 
     @model_validator(mode="after")
-    def _tiny_is_of_one_width(self) -> AutoencoderTraining:
-        if self.kind == "tiny" and self.channels and len(set(self.channels)) > 1:
-            raise ValueError(f"the stages of a tiny autoencoder are of one width: channels={self.channels[:1] * 3}")
+    def _components_are_few_and_of_one_width(self) -> AutoencoderTraining:
+        if self.kind == "components" and self.channels:
+            if len(set(self.channels)) > 1:
+                raise ValueError(f"the stages of components are of one width: channels={self.channels[:1] * 3}")
+            if self.latent_channels > (most := 3 * 4 ** (len(self.channels) - 1)):
+                raise ValueError(f"{len(self.channels)} stages give {most} components: latent_channels={most}")
         return self
 
     def stages(self, size_px: int) -> tuple[int, ...]:

@@ -15,12 +15,14 @@ from safetensors.torch import save_file
 from ddoq_core.encode.autoencoder import (
     Autoencoder,
     Flux2TinyAutoencoder,
+    TinyAutoencoder,
     encode,
     encode_batches,
     load_autoencoder,
     pictures_of,
     reconstruction_psnr,
 )
+from ddoq_core.encode.components import ComponentsAutoencoder
 from ddoq_core.encode.taef2 import TAEF2
 from ddoq_core.encode.training import train_autoencoder
 from ddoq_core.fitting import Checkpoint
@@ -89,17 +91,52 @@ def test_a_saved_autoencoder_comes_back_equal(trained: tuple[Autoencoder, list[f
         np.testing.assert_array_equal(pictures_of(loaded, z), pictures_of(model, z))
 
 
-def test_a_tiny_one_restores_pictures_after_as_many_steps(tmp_path: Path) -> None:
-    model, losses = train(BufferCheckpoint(), kind="tiny", channels=(16, 16))
-    assert losses[-1] < 0.5 * losses[0]
-    z = encode(model, blobs(), dtype=np.float32)
-    assert z.shape == (40, 2, 4, 4)
+def photographs(n: int = 64) -> NDArray[np.uint8]:
+    """Smooth pictures of 16 px whose patches are all alike in the mean, with some noise."""
+    rng = np.random.default_rng(1)
+    waves = np.sin(np.arange(16) * rng.uniform(0.1, 0.8, (n, 3, 1)) + rng.uniform(0, 6.3, (n, 3, 1)))  # (n, 3, 16)
+    x = waves[:, :, None] * waves[:, [1, 2, 0], :, None] * 90 + 128 + rng.normal(0, 4, (n, 3, 16, 16))
+    return x.transpose(0, 2, 3, 1).clip(0, 255).astype(np.uint8)
+
+
+def test_components_start_as_the_best_linear_autoencoder_of_patches() -> None:
+    x, shape = photographs(), {"encoder_block_out_channels": (8, 8, 8), "decoder_block_out_channels": (8, 8, 8)}
+    for channels in (6, 48):
+        network = ComponentsAutoencoder(
+            **shape, num_encoder_blocks=(0, 1, 1), num_decoder_blocks=(1, 1, 0), latent_channels=channels
+        )
+        network.start(x)
+        model = TinyAutoencoder(network)
+        patches = x.reshape(64, 4, 4, 4, 4, 3).swapaxes(2, 3).reshape(-1, 48) / 255
+        variances = np.linalg.eigvalsh(np.cov(patches.T))[::-1]
+        left_out = variances[channels:].sum() / 48  # of a number of a picture, by Eckart and Young
+        psnr = reconstruction_psnr(model, x)
+        assert psnr == pytest.approx(-10 * np.log10(left_out), abs=0.1) if channels == 6 else psnr > 60
+        z = encode(model, x, dtype=np.float32)
+        assert z.mean() == pytest.approx(0, abs=1e-3) and z.std() == pytest.approx(1, abs=1e-3)
+    with pytest.raises(ValueError, match="patches of 4 px have 48 components, not 49"):
+        ComponentsAutoencoder(
+            **shape, num_encoder_blocks=(0, 1, 1), num_decoder_blocks=(1, 1, 0), latent_channels=49
+        ).start(x)
+
+
+def test_components_learn_what_is_not_linear(tmp_path: Path) -> None:
+    def psnr(num_steps: int, learning_rate: float) -> tuple[float, Autoencoder]:
+        changes = {"channels": (16, 16, 16), "latent_channels": 6, "num_steps": num_steps}
+        settings = {**SETTINGS, **changes, "kind": "components", "learning_rate": learning_rate}
+        model, _ = train_autoencoder(photographs(), **settings, checkpoint=BufferCheckpoint())
+        return reconstruction_psnr(model, photographs()), model
+
+    start, _ = psnr(1, 0.0)
+    end, model = psnr(200, 3e-3)
+    assert end > start + 1
+    z = encode(model, photographs(), dtype=np.float32)
     assert z.mean() == pytest.approx(0, abs=1e-4) and z.std() == pytest.approx(1, abs=1e-3)
     model.network.save_pretrained(tmp_path)
-    np.testing.assert_array_equal(encode(load_autoencoder(tmp_path), blobs(), dtype=np.float32), z)
+    np.testing.assert_array_equal(encode(load_autoencoder(tmp_path), photographs(), dtype=np.float32), z)
 
 
-@pytest.mark.parametrize("kind", ["kl", "tiny"])
+@pytest.mark.parametrize("kind", ["kl", "components"])
 def test_a_training_that_was_cut_gives_the_same_autoencoder_also_on_more_cores(kind: str) -> None:
     def run(checkpoint: BufferCheckpoint, num_threads: int) -> Autoencoder:
         try:
@@ -175,7 +212,7 @@ def test_small_pictures_take_the_layout_that_is_faster_for_the_network(
 
 def test_another_class_of_autoencoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"_class_name": "VQModel"}')
-    with pytest.raises(ValueError, match="it is a VQModel; there are AutoencoderKL, AutoencoderTiny and TAEF2"):
+    with pytest.raises(ValueError, match="it is a VQModel; there are AutoencoderKL, AutoencoderTiny, Components"):
         load_autoencoder(tmp_path)
 
 

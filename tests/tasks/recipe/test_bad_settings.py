@@ -42,7 +42,14 @@ REFUSED = {  # --set → what the line says: the setting, and what would do
     "autoencoder.train.channels=[1000000000]": ("channels.0=1000000000", "less than or equal to 8192"),
     "autoencoder.train.channels=[8, 8, 8, 8, 8, 8, 8, 8, 8]": ("channels=[8", "at most 8 items"),
     'teacher={"weights": "a.pt", "start": "b.pt"}': ("teacher", "give teacher.start or teacher.weights"),
-    'autoencoder.train={"kind": "tiny", "channels": [16, 32]}': ("autoencoder.train", "of one width: channels=(16, 16"),
+    'autoencoder.train={"kind": "components", "channels": [16, 32]}': (
+        "autoencoder.train",
+        "of one width: channels=(16, 16",
+    ),
+    'autoencoder.train={"kind": "components", "channels": [16], "latent_channels": 4}': (
+        "autoencoder.train",
+        "latent_channels=3",
+    ),
     "autoencoder.train.latent_channels=1000000000": ("latent_channels=1000000000", "less than or equal to 8192"),
     "autoencoder.train.learning_rate=0": ("learning_rate=0", "greater than 0"),
     "autoencoder.train.learning_rate=-1": ("learning_rate=-1", "greater than 0"),
