@@ -118,8 +118,10 @@ def plan(
         _check_writable(root)
         with console.status("listing the images"):
             from flows import local, miniature, plan
+            from tasks.inputs.data import shard_artifact
 
-            local.check(whole, root, "distill")
+            if not shard_artifact(root.absolute(), whole.data).is_done():
+                local.check(whole, root, "distill")
             whole, works = plan.listed(whole, root)
         counted = plan.counted(works)
         plan.show_units(console, counted)

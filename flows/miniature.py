@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Size:
     steps: int
 
 
-SIZES = (Size(2, 8, 1, 2), Size(10, 16, 2, 4), Size(10, 64, 10, 12))
+SIZES = (Size(2, 8, 1, 2), Size(10, 16, 2, 4), Size(10, 64, 10, 24))
 
 
 class Miniature(Listing):
@@ -65,6 +65,7 @@ class Miniature(Listing):
                 work.task.fn(work.artifact, *work.arguments, *batch)
         cost = self.costs.setdefault(kind_of(work), Cost())
         cost.seconds += (time.monotonic() - start) * (num_cores() if wide else 1)
+        cost.works += 1
         cost.amount += amount_of(work, self.recipe)
         cost.size += size_of(work, self.recipe)
         cost.flops += counter.get_total_flops() if counter else 0
@@ -87,7 +88,8 @@ def _one_core() -> Iterator[None]:
 def costs_of(recipe: Recipe, listing: Listing, seconds: float) -> dict[str, Cost]:
     """What a probe finds, or has found before: `<root>/<recipe>/plan.json` keeps it."""
     path = listing.root / recipe.name / KEPT
-    key = sha256_of(recipe.model_dump(mode="json", exclude={"claim", "seeds", "minutes"}))[:12]
+    told = recipe.model_dump(mode="json", exclude={"claim", "seeds", "minutes"})
+    key = sha256_of([told, [field.name for field in fields(Cost)]])[:12]
     try:
         kept = read_checked(path)
     except (OSError, ValueError):
@@ -103,8 +105,7 @@ def probe(recipe: Recipe, listing: Listing, seconds: float) -> dict[str, Cost]:
     seconds."""
     shard = next(work.artifact for work in listing.works.values() if work.artifact.stage == "shard")
     shard, index = indexed(shard)
-    start, counts, found = time.monotonic(), dict[str, Cost](), dict[str, Cost]()
-    took = 0.0
+    start, took, made = time.monotonic(), 0.0, list[dict[str, Cost]]()
     with tempfile.TemporaryDirectory(prefix=".plan-", dir=listing.root) as folder, _alone(), BusyCores() as others:
         for number, size in enumerate(SIZES):
             if number > 1 and time.monotonic() - start + GROWTH * took > seconds:
@@ -114,12 +115,15 @@ def probe(recipe: Recipe, listing: Listing, seconds: float) -> dict[str, Cost]:
             small = _small(recipe, size, place / "images")
             miniature = Miniature(place / "runs", small, others, count=number == 0)
             distillation(miniature, small)
-            found, took = miniature.costs, time.monotonic() - begun
-            counts = counts or found
-    for kind, cost in found.items():
+            made.append(miniature.costs)
+            took = time.monotonic() - begun
+    counts, *timed = made
+    for kind, cost in timed[-1].items():
+        if len(timed) > 1 and kind in timed[-2]:
+            cost.compare(timed[-2][kind])
         seen = counts.get(kind, Cost())
         cost.flops = seen.flops * cost.amount / (seen.amount or 1)
-    return found
+    return timed[-1]
 
 
 def _small(recipe: Recipe, size: Size, images: Path) -> Recipe:

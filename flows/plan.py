@@ -30,16 +30,36 @@ START_SECONDS = 25.0  # of server and workers
 class Cost:
     """Of one kind of work: how much of it there was, by which it is multiplied, and what that took.
 
+    works    of the kind
     amount   e.g. images encoded, steps trained
     size     what its bytes grow with, e.g. images
     seconds  of one core, or of the GPU where the work is for one
+    once     of these, what each work takes however much it is, e.g. to load a model
     """
 
+    works: int = 0
     amount: float = 0.0
     size: float = 0.0
     seconds: float = 0.0
+    once: float = 0.0
     flops: float = 0.0
     num_bytes: float = 0.0
+
+    def per_work(self) -> tuple[float, float]:
+        """Amount and seconds."""
+        return self.amount / self.works, self.seconds / self.works
+
+    def compare(self, less: Cost) -> None:
+        """Find what a work takes once, by a miniature in which it had less to do."""
+        (more, longer), (few, short) = self.per_work(), less.per_work()
+        if more > few:
+            pace = min(max(longer - short, 0) / (more - few), longer / more)
+            self.once = longer - pace * more
+
+    def seconds_of(self, share: float, amount: float) -> float:
+        """Of a share of a work."""
+        own, seconds = self.per_work() if self.works else (1.0, 0.0)
+        return self.once + share * amount * (seconds - self.once) / (own or 1)
 
 
 class Listing:
@@ -56,8 +76,9 @@ class Listing:
         return work.artifact
 
     def add_now(self, work: Work) -> Artifact:
-        """List the source; what a run would do, which finds it done."""
-        work.task.fn(work.artifact, *work.arguments)
+        """List the source, which a run then finds done; an index that is there is not compared with it again."""
+        if not work.artifact.is_done():
+            work.task.fn(work.artifact, *work.arguments)
         self.works[str(work.artifact)] = work
         return work.artifact
 
@@ -200,8 +221,9 @@ def estimated(plan: Plan, listing: Listing, recipe: Recipe, costs: dict[str, Cos
         cost = costs.get(kind_of(work)) or next(
             (costs[kind] for kind in costs if kind.split()[0] == stage.stage), Cost()
         )
-        more = left * amount_of(work, recipe) / (cost.amount or 1)
-        seconds = more * cost.seconds + len(work.batches or [()]) * TASK_SECONDS
+        amount = amount_of(work, recipe)
+        more = left * amount / (cost.amount or 1)
+        seconds = cost.seconds_of(left, amount) + len(work.batches or [()]) * TASK_SECONDS
         stage.seconds += seconds
         stage.flops += more * cost.flops
         stage.num_bytes += left * size_of(work, recipe) * cost.num_bytes / (cost.size or 1)

@@ -1,4 +1,5 @@
-"""An index of ImageNet-1K's size from made-up paths: built, written, read, and its encoding planned.
+"""An index of ImageNet-1K's size from made-up paths: built, written, read, its encoding planned, and then the whole
+recipe by the command `ddoq plan imagenet --probe 0`.
 
 `uv run python -m tests.bench.index [share of the size]`: a table, and as its last line JSON.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,13 +17,17 @@ from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
+from PIL import Image
 from rich.console import Console
 
+from flows.catalogue import load_recipe
 from storage.artifact import Artifact
 from storage.clock import Clock
-from storage.index import Index
+from storage.index import INDEX, Index
 from storage.sources.listing import BATCH_ROWS, Listing, ListingBuilder, Location
 from tasks import encode
+from tasks.inputs.data import shard_artifact
+from tests.flows.conftest import SCRIPTS
 
 TRAINING, VALIDATION, CLASSES = 1_281_167, 50_000, 1000
 T = TypeVar("T")
@@ -48,8 +54,11 @@ def main(share: float) -> None:
         timed("identity", lambda: index.identity)
         timed("duplicates", index.duplicates)
         artifact = unencoded(folder)
-        units = timed("plan", lambda: encode.units(artifact, index))
+        units = timed("units", lambda: encode.units(artifact, index))
         assert len(units) == encode.num_units(index)
+        command = listed_before(folder / "runs", index, folder / "images")
+        planned = timed("plan", lambda: subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        assert f"{len(units):,}" in planned, planned
     result |= {"images": len(index.table), "units": len(units)}
     print(json.dumps({**result, "seconds": time.perf_counter() - start, "peak_gib": Clock.peak_bytes() / 2**30}))
 
@@ -78,6 +87,21 @@ def unencoded(root: Path) -> Artifact:
     with model.writing("model", Clock()) as folder:
         (folder / "weights.json").write_text("{}")
     return Artifact(root, "encode", encode.VERSION, {}, {"autoencoder": model})
+
+
+def listed_before(root: Path, index: Index, images: Path) -> list[str | Path]:
+    """The command that plans the recipe on images of which this is the index; of the images themselves one is there."""
+    source = {"data.path": str(images)}
+    recipe = load_recipe("imagenet").with_changes(source)
+    for split in ("train", "val"):
+        for name in index.classes:
+            (images / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(images / split / name / "0.JPEG")
+    artifact = shard_artifact(root, recipe.data)
+    with artifact.writing(INDEX, Clock()) as folder:
+        index.write(folder)
+    changes = [part for name, value in source.items() for part in ("--set", f"{name}={value}")]
+    return [SCRIPTS / "ddoq", "plan", "imagenet", "--probe", "0", "--root", root, *changes]
 
 
 def _hash(k: int) -> str:
