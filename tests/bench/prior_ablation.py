@@ -84,12 +84,12 @@ class Ablation:
 
     def __init__(self, recipe: Recipe, root: Path, minutes: float, threads: int) -> None:
         self.recipe, self.seconds, self.threads = recipe, 60 * minutes, threads
-        self.shard, self.index = indexed(_complete(shard.plan(recipe, root)))
-        self.model = _complete(autoencoder.plan(recipe, self.shard))
-        stores = [_complete(encode.plan(recipe, self.shard, self.model, mirrored=m)) for m in (False, True)]
+        self.shard, self.index = indexed(complete(shard.plan(recipe, root)))
+        self.model = complete(autoencoder.plan(recipe, self.shard))
+        stores = [complete(encode.plan(recipe, self.shard, self.model, mirrored=m)) for m in (False, True)]
         self.plain, self.mirrored = (self._latents(artifact) for artifact in stores)
-        seen = _complete(view.plan(recipe, self.shard, "train"))
-        self.teacher = load_classifier(_complete(teacher.plan(recipe, self.shard, seen)))
+        seen = complete(view.plan(recipe, self.shard, "train"))
+        self.teacher = load_classifier(complete(teacher.plan(recipe, self.shard, seen)))
         images = recipe.images.for_training
         self.held_out, _ = real_images(self.shard, self.index, "val", MOST_REAL, images)
         self.training, self.own = real_images(self.shard, self.index, "train", PER_CLASS, images)
@@ -179,7 +179,7 @@ def train_diffusion(z: np.ndarray, labels: np.ndarray, num_steps: int, watch: Wa
     return model.requires_grad_(False), scheduler
 
 
-def _complete(work: Work) -> Artifact:
+def complete(work: Work) -> Artifact:
     for batch in work.batches or [()]:
         work.task.fn(work.artifact, *work.arguments, *batch)
     return work.artifact
