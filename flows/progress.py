@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -43,11 +44,32 @@ class Move(NamedTuple):
     at: float
 
 
+class Pace:
+    """How fast a stage did the newer half of what it has done: what ran besides may have ended, what it waited for may
+    have come."""
+
+    def __init__(self) -> None:
+        self.moves: deque[Move] = deque()
+
+    def left(self, now: Move) -> float | None:
+        """The seconds that are left, by the pace and by the clock since the last move; None if that is not known, as of
+        a stage that stands still for longer than it should have taken."""
+        if now.share > 0 and (not self.moves or now.share != self.moves[-1].share):
+            self.moves.append(now)
+            while len(self.moves) > 2 and self.moves[1].share <= now.share / 2:
+                self.moves.popleft()
+        if len(self.moves) < 2 or now.share >= 1:
+            return None
+        first, last = self.moves[0], self.moves[-1]
+        left = (last.at - first.at) * (1 - now.share) / (last.share - first.share) - (now.at - last.at)
+        return left if left > 0 else None
+
+
 class _Watcher:
     def __init__(self, run: Run, console: Console) -> None:
         self.run, self.stop = run, threading.Event()
         self.told: set[str] = set()
-        self.moves: dict[str, tuple[Move, Move]] = {}  # of a stage, the first and the last
+        self.paces: dict[str, Pace] = {}
         self.start, self.spoke = time.monotonic(), dict[str, float]()
         self.bars: dict[str, TaskID] = {}
         self.published: dict[str, tuple[UUID | None, float]] = {}
@@ -88,18 +110,9 @@ class _Watcher:
                 self._publish(stage, share)
 
     def _left(self, stage: str, share: float) -> str:
-        """How long a stage will take yet, by its pace from the first move that was seen to the last, and by the clock
-        since; "" if that is not known, as of a stage that stands still."""
-        now = Move(share, time.monotonic())
-        first, last = self.moves.get(stage, (now, now))
-        if share == 0:
-            return ""
-        last = now if share != last.share else last
-        self.moves[stage] = first, last
-        if not first.share < share < 1:
-            return ""
-        left = (last.at - first.at) * (1 - share) / (share - first.share) - (now.at - last.at)
-        return f"{timedelta(seconds=round(left))} left" if left > 0 else ""
+        """How long a stage will take yet, for people; "" if that is not known."""
+        left = self.paces.setdefault(stage, Pace()).left(Move(share, time.monotonic()))
+        return "" if left is None else f"{timedelta(seconds=round(left))} left"
 
     def _show(self, stage: str, share: float, count: str, note: str) -> None:
         if stage not in self.bars:
