@@ -104,7 +104,7 @@ def plan(
     workers: Workers = None,
     probe: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="to find out what a unit costs here; 0: only count them")
-    ] = 50,
+    ] = 55,
 ) -> None:
     """Tell what a run will cost before it runs: units of each stage, bytes, floating-point operations, and hours here.
 
