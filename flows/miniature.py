@@ -43,7 +43,7 @@ class Size:
 
 
 # As many images in both that are timed: what a training does with all of them is then no part of a step.
-SIZES = (Size(2, 8, 1, 2), Size(10, 32, 2, 4), Size(10, 32, 2, 12))
+SIZES = (Size(2, 8, 1, 2), Size(10, 32, 2, 4), Size(10, 32, 4, 12))
 
 
 class Miniature(Listing):

@@ -22,8 +22,8 @@ from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import STAGES
 from tasks.sample import PER_CLASS
 
-TASK_SECONDS = 0.1  # that Prefect and Dask take for one
-START_SECONDS = 25.0  # of server and workers
+TASK_SECONDS = 0.05  # that Prefect and Dask take for one
+START_SECONDS = 20.0  # of server and workers
 
 
 @dataclass
