@@ -19,9 +19,8 @@ from tasks.inputs.models import ELSEWHERE, PRECISION
 from tasks.inputs.plan import Work
 from tasks.inputs.real import read_images, read_split
 from tasks.inputs.stores import indexed
-from tasks.recipe.models import AutoencoderConfig, GivenAutoencoder
 from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import ImageConfig
+from tasks.recipe.settings import AutoencoderConfig, GivenAutoencoder, ImageConfig
 
 if TYPE_CHECKING:
     from ddoq_core.encode.autoencoder import Autoencoder

@@ -25,9 +25,8 @@ from tasks.inputs.models import load_autoencoder, load_classifier, load_prior
 from tasks.inputs.plan import Work, batches_of_classes
 from tasks.inputs.real import read_images
 from tasks.inputs.stores import images_of, index_of, latents_of, prototypes_of
-from tasks.recipe.models import PriorConfig
 from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import DecodeConfig, ImageConfig
+from tasks.recipe.settings import DecodeConfig, ImageConfig, PriorConfig
 
 VERSION = 2
 

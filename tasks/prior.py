@@ -16,8 +16,8 @@ from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, id
 from tasks.inputs.models import ELSEWHERE, load_given_prior
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import index_of, latents_of
-from tasks.recipe.models import GivenPrior, PriorConfig
 from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import GivenPrior, PriorConfig
 
 VERSION = 2
 

@@ -17,10 +17,9 @@ from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, st
 from tasks.inputs.plan import Work
 from tasks.inputs.real import classify_split
 from tasks.inputs.stores import indexed, view_of
-from tasks.recipe.models import TeacherConfig
 from tasks.recipe.protocols import augmentation_identity
 from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import ImageConfig
+from tasks.recipe.settings import ImageConfig, TeacherConfig
 
 VERSION = 2
 

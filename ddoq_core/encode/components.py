@@ -62,7 +62,7 @@ class ComponentsAutoencoder(ModelMixin, ConfigMixin):
         found = PCA(channels, svd_solver="covariance_eigh").fit(x)
         axes = torch.from_numpy(found.components_).reshape(channels, 3, patch, patch).float()
         mean = torch.from_numpy(found.mean_).float().reshape(3, patch, patch)
-        deviation = float(np.sqrt(found.explained_variance_.mean()))
+        deviation = max(float(np.sqrt(found.explained_variance_.mean())), 1e-6)  # of images of one colour it is 0
         offset = -(axes * mean).sum((1, 2, 3)) / deviation
         self.analysis.load_state_dict({"weight": axes / deviation, "bias": offset})
         self.synthesis.load_state_dict({"weight": axes * deviation, "bias": mean.mean((1, 2))})

@@ -15,8 +15,8 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError
 from ddoq_core.train.architectures import check_architecture
 from storage.errors import UsageError
 from tasks.inputs.given import WeightsError, local_weights
-from tasks.recipe.models import TrainedAutoencoder, TrainedPrior
 from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import TrainedAutoencoder, TrainedPrior
 
 PIPELINES = {
     "dit": ("DiTPipeline",),

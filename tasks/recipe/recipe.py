@@ -8,11 +8,11 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ddoq_core.train.protocol import Augmentation, Labels, Optimizer, Schedule, WeightsIn
-from tasks.recipe.models import AutoencoderConfig, PriorConfig, TeacherConfig
 from tasks.recipe.settings import (
     COMPARE,
     STAGES,
     Architecture,
+    AutoencoderConfig,
     ClusterConfig,
     Count,
     DataConfig,
@@ -20,10 +20,12 @@ from tasks.recipe.settings import (
     DecodeConfig,
     EncodeConfig,
     ImageConfig,
+    PriorConfig,
     ProtocolName,
     Rate,
     Seed,
     Settings,
+    TeacherConfig,
     Weighting,
     each_once,
 )

@@ -13,7 +13,7 @@ from ddoq_core.encode.autoencoder import KLAutoencoder
 from ddoq_core.encode.precision import fast_dtype
 from tasks import autoencoder as stage
 from tasks.inputs.given import WeightsError
-from tasks.recipe.models import GivenAutoencoder
+from tasks.recipe.settings import GivenAutoencoder
 
 
 @pytest.fixture

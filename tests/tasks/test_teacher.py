@@ -7,7 +7,7 @@ import pytest
 
 from ddoq_core.train.accuracy import accuracy, best_reordering
 from tasks.inputs.given import WeightsError
-from tasks.recipe.models import TeacherConfig
+from tasks.recipe.settings import TeacherConfig
 from tasks.teacher import check_teacher
 
 CONFIG = TeacherConfig(architecture="resnet18", weights="checkpoint.pt")

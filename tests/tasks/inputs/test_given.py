@@ -14,9 +14,8 @@ from storage.artifact import Artifact
 from tasks import prior as stage
 from tasks.inputs.given import WeightsError, stamp_weights
 from tasks.inputs.models import load_prior
-from tasks.recipe.models import GivenPrior
 from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import DecodeConfig
+from tasks.recipe.settings import DecodeConfig, GivenPrior
 from tests.pipelines import save_dit
 from tests.places import REPOSITORY
 from tests.tasks.inputs.test_models import flip

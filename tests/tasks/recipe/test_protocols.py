@@ -13,9 +13,9 @@ from ddoq_core.train.protocol import Protocol
 from flows.catalogue import load_recipe
 from storage.files import canonical_json
 from tasks import label, train
-from tasks.recipe.models import TeacherConfig
 from tasks.recipe.protocols import PRESETS, protocol_of, resolve
 from tasks.recipe.recipe import Recipe, TrainConfig
+from tasks.recipe.settings import TeacherConfig
 from tests.flows.conftest import REPOSITORY
 
 CROP_FLIP_CUTMIX = {"shift_px": 0, "flip": True, "cutmix": True}
