@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderTiny, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTinyOutput
 from diffusers.models.autoencoders.vae import DecoderOutput
-from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import nn
 
@@ -47,18 +47,16 @@ class ComponentsAutoencoder(ModelMixin, ConfigMixin):
         self.gain_of_latents = nn.Parameter(torch.zeros(latent_channels, 1, 1))  # γ
         self.gain_of_pictures = nn.Parameter(torch.zeros(3, 1, 1))  # δ
 
-    def start(self, images: NDArray[np.uint8]) -> None:
-        """Set A and B by images (n, S, S, 3), and γ and δ to 0. The latents' mean is then 0, their deviation about 1.
+    def start(self, pictures: torch.Tensor) -> None:
+        """Set A and B by pictures (n, 3, S, S). The latents' mean is then 0, their deviation about 1; γ and δ are 0.
 
         Raises ValueError for more latent channels than a patch has numbers.
         """
         channels, _, patch, _ = self.analysis.weight.shape
         if channels > 3 * patch**2:
             raise ValueError(f"patches of {patch} px have {3 * patch**2} components, not {channels}")
-        chosen = images[:: -(-len(images) // MOST_IMAGES)]
-        n, side = len(chosen), images.shape[1] // patch
-        x = chosen.astype(np.float32) / 127.5 - 1
-        x = x.reshape(n, side, patch, side, patch, 3).transpose(0, 1, 3, 5, 2, 4).reshape(n * side**2, -1)
+        chosen = pictures[:: -(-len(pictures) // MOST_IMAGES)]
+        x = F.pixel_unshuffle(chosen, patch).movedim(1, -1).flatten(0, 2).numpy()  # (patches, 3·p²)
         found = PCA(channels, svd_solver="covariance_eigh").fit(x)
         axes = torch.from_numpy(found.components_).reshape(channels, 3, patch, patch).float()
         mean = torch.from_numpy(found.mean_).float().reshape(3, patch, patch)
@@ -66,8 +64,6 @@ class ComponentsAutoencoder(ModelMixin, ConfigMixin):
         offset = -(axes * mean).sum((1, 2, 3)) / deviation
         self.analysis.load_state_dict({"weight": axes / deviation, "bias": offset})
         self.synthesis.load_state_dict({"weight": axes * deviation, "bias": mean.mean((1, 2))})
-        nn.init.zeros_(self.gain_of_latents)
-        nn.init.zeros_(self.gain_of_pictures)
 
     def encode(self, x: torch.Tensor) -> AutoencoderTinyOutput:
         """Latents (B, C, H, W) of pictures."""

@@ -47,7 +47,7 @@ def train_autoencoder(
         torch.manual_seed(seed)
         model = (_new_components if own else _new_kl)(channels, latent_channels, x.shape[-1])
         if own:
-            model.start(images)
+            model.start(x)
     model = model.to(device)
     if own:  # without norms, all of it is faster so
         model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)

@@ -29,7 +29,7 @@ from tasks.inputs.models import load_classifier
 from tasks.inputs.real import read_split
 from tasks.inputs.sizes import Watch
 from tasks.inputs.stores import indexed
-from tests.bench.prior_ablation import complete
+from tests.tasks.conftest import complete
 
 CHANNELS = (8, 16, 32)
 STEPS_TIMED = 8

@@ -39,11 +39,11 @@ from flows.catalogue import load_recipe
 from storage.artifact import Artifact
 from tasks import autoencoder, encode, shard, teacher, view
 from tasks.inputs.models import load_autoencoder, load_classifier
-from tasks.inputs.plan import Work
 from tasks.inputs.sizes import Watch
 from tasks.inputs.stores import indexed, latents_of
 from tasks.recipe.recipe import Recipe
 from tasks.sample import MOST_REAL, nearness, real_images
+from tests.tasks.conftest import complete
 
 PER_CLASS = 50
 PROBE_STEPS = 6
@@ -177,12 +177,6 @@ def train_diffusion(z: np.ndarray, labels: np.ndarray, num_steps: int, watch: Wa
     )
     average.copy_to(model.parameters())
     return model.requires_grad_(False), scheduler
-
-
-def complete(work: Work) -> Artifact:
-    for batch in work.batches or [()]:
-        work.task.fn(work.artifact, *work.arguments, *batch)
-    return work.artifact
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from ddoq_core.encode.components import ComponentsAutoencoder
 from ddoq_core.encode.taef2 import TAEF2
 from ddoq_core.encode.training import train_autoencoder
 from ddoq_core.fitting import Checkpoint
+from ddoq_core.images import to_unit
 from tests.ddoq_core.test_fitting import BufferCheckpoint, Cut
 
 SETTINGS: dict[str, Any] = {
@@ -105,7 +106,7 @@ def test_components_start_as_the_best_linear_autoencoder_of_patches() -> None:
         network = ComponentsAutoencoder(
             **shape, num_encoder_blocks=(0, 1, 1), num_decoder_blocks=(1, 1, 0), latent_channels=channels
         )
-        network.start(x)
+        network.start(to_unit(x) * 2 - 1)
         model = TinyAutoencoder(network)
         patches = x.reshape(64, 4, 4, 4, 4, 3).swapaxes(2, 3).reshape(-1, 48) / 255
         variances = np.linalg.eigvalsh(np.cov(patches.T))[::-1]
@@ -117,7 +118,7 @@ def test_components_start_as_the_best_linear_autoencoder_of_patches() -> None:
     with pytest.raises(ValueError, match="patches of 4 px have 48 components, not 49"):
         ComponentsAutoencoder(
             **shape, num_encoder_blocks=(0, 1, 1), num_decoder_blocks=(1, 1, 0), latent_channels=49
-        ).start(x)
+        ).start(to_unit(x) * 2 - 1)
 
 
 def test_components_learn_what_is_not_linear(tmp_path: Path) -> None:
@@ -212,7 +213,9 @@ def test_small_pictures_take_the_layout_that_is_faster_for_the_network(
 
 def test_another_class_of_autoencoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"_class_name": "VQModel"}')
-    with pytest.raises(ValueError, match="it is a VQModel; there are AutoencoderKL, AutoencoderTiny, Components"):
+    with pytest.raises(
+        ValueError, match="it is a VQModel; there are AutoencoderKL, AutoencoderTiny, ComponentsAutoencoder and TAEF2"
+    ):
         load_autoencoder(tmp_path)
 
 
