@@ -18,7 +18,7 @@ from storage.errors import UsageError
 from tasks.recipe.grid import Grid
 from tasks.recipe.matrix import Matrix
 from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import Weighting
+from tasks.recipe.settings import DecodeConfig, Weighting
 
 OURS, YOURS = Path(__file__).with_name("prefect.yaml"), Path("prefect.yaml")
 SHOWN = 200  # characters of a value that is refused
@@ -85,6 +85,21 @@ def matrix_of(given: dict[str, Any]) -> Matrix:
     return _valid(Matrix, given)
 
 
+def given_rows(given: list[str], class_order: str | None = None, own_labels: bool = False) -> dict[str, dict[str, Any]]:
+    """What a matrix says of sets that are given as NAME=PATH, or as NAME={JSON} with more settings of decode; their
+    images per class are counted. Raises UserError for what is no such set."""
+    from tasks.sets.read import images_per_class, open_set
+
+    rows = {}
+    for text in given:
+        name, told = _parse(text, "--given theirs=FOLDER")
+        decode = {"class_order": class_order, "labels": "own" if own_labels else "teacher"}
+        decode |= told if isinstance(told, dict) else {"path": text.partition("=")[2]}
+        config = _valid(DecodeConfig, {"method": "given", **decode})
+        rows[name] = {"ipc": images_per_class(open_set(config)), "decode": config}
+    return rows
+
+
 def grid_of(given: dict[str, Any]) -> Grid:
     """What is to be tried; the usual where nothing is given. Raises UsageError."""
     return _valid(Grid, given)
@@ -114,14 +129,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
-def _parse(setting: str) -> tuple[str, Any]:
+def _parse(setting: str, like: str = "--set decode.strength=0.4") -> tuple[str, Any]:
     name, equals, text = setting.partition("=")
     if not equals:
-        raise UsageError(f"--set {setting!r} has no '=': write --set decode.strength=0.4")
+        raise UsageError(f"{like.split()[0]} {setting!r} has no '=': write {like}")
     try:
         return name, json.loads(text)
     except RecursionError as error:
-        raise UsageError(f"--set {name}={text[:20]}… is nested too deep: write its value flat") from error
+        raise UsageError(f"{like.split()[0]} {name}={text[:20]}… is nested too deep: write its value flat") from error
     except ValueError:  # no JSON, or a number of thousands of digits
         return name, text
 

@@ -16,7 +16,7 @@ import typer
 from rich.text import Text
 
 from flows.artifacts import Root, console, export, forget, gc, inspect, status, verify
-from flows.catalogue import grid_of, load_recipe, matrix_of, recipes, within
+from flows.catalogue import given_rows, grid_of, load_recipe, matrix_of, recipes, within
 from flows.errors import DEBUG, TERMINATED, Terminated
 from flows.errors import clear_errors as _clear_errors
 from flows.server import prefect_server
@@ -37,6 +37,16 @@ RecipeName = Annotated[str, typer.Argument(help="e.g. digits (see: ddoq recipes)
 Ipc = Annotated[int | None, typer.Option("--ipc", help="images per class, instead of the recipe's")]
 Minutes = Annotated[float | None, typer.Option("--minutes", help="about how long; models get as many steps as fit")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="another setting, e.g. --set decode.strength=0.2")]
+Given = Annotated[
+    list[str] | None,
+    typer.Option("--given", metavar="NAME=PATH", help="a set that was made elsewhere; or NAME={settings of decode}"),
+]
+ClassOrder = Annotated[
+    str | None,
+    typer.Option("--class-order", help="of given sets with bare numbers: sorted, or names between commas or in a file"),
+]
+OwnLabels = Annotated[bool, typer.Option("--own-labels", help="train on the given sets' own soft labels")]
+NumSeeds = Annotated[int, typer.Option("--seeds", min=2, help="how many; an interval needs two")]
 Cluster = Annotated[
     str | None,
     typer.Option("--cluster", help="address of a Dask scheduler, e.g. tcp://10.0.0.1:8786; else DDOQ_CLUSTER"),
@@ -154,8 +164,13 @@ def stage(
 @app.command()
 def compare(
     recipe: RecipeName,
-    ipc: Annotated[list[int] | None, typer.Option("--ipc", help="images per class; 1 and 10 if not given")] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=2, help="how many; an interval needs two")] = 5,
+    ipc: Annotated[
+        list[int] | None, typer.Option("--ipc", help="images per class; 1 and 10, or those of given sets, if not given")
+    ] = None,
+    given: Given = None,
+    class_order: ClassOrder = None,
+    own_labels: OwnLabels = False,
+    seeds: NumSeeds = 5,
     quantizer: Annotated[
         list[str] | None, typer.Option(help="stream, exact, balanced; those if not given. Or clvq")
     ] = None,
@@ -171,13 +186,13 @@ def compare(
     cluster: Cluster = None,
     workers: Workers = None,
 ) -> None:
-    """Compare quantisers × weights × pictures under a recipe's protocol, with intervals over seeds and a page.
+    """Compare quantisers × weights × pictures, and sets made elsewhere, under a recipe's protocol, with intervals over
+    seeds and a page that can be put online.
 
     Everything that two cells have in common is made once, and shared with `ddoq run`. Options that take several values
     are given several times: --quantizer exact --quantizer stream.
     """
-    given = {
-        "ipc": ipc,
+    asked = {
         "seeds": list(range(seeds)),
         "quantizers": quantizer,
         "weights": weights,
@@ -186,8 +201,47 @@ def compare(
     }
     with _clear_errors():
         check_changes(settings or [])
-        matrix = matrix_of({name: values for name, values in given.items() if values})
+        sets = given_rows(given or [], class_order, own_labels)
+        asked["ipc"] = ipc or sorted({row["ipc"] for row in sets.values()})
+        matrix = matrix_of({name: values for name, values in {**asked, "given": sets}.items() if values})
     _run("compare", recipe, max(matrix.ipc), settings, root, cluster, workers, matrix=matrix)
+
+
+@app.command()
+def evaluate(
+    recipe: RecipeName,
+    given: Given = None,
+    class_order: ClassOrder = None,
+    own_labels: OwnLabels = False,
+    seeds: NumSeeds = 5,
+    settings: Set = None,
+    root: Root = Path("runs"),
+    cluster: Cluster = None,
+    workers: Workers = None,
+) -> None:
+    """Score a distilled set that was made elsewhere, under a recipe's protocol, beside real images at random.
+
+    Takes class folders of pictures, .pt and .npz tensors, a folder of images.pt and labels.pt, Hugging Face's Parquet
+    or Arrow, WebDataset's tars. Floats and bare numbers of classes are explained by a file set.json beside them:
+    {"classes": [...], "mean": [...], "std": [...]}, or "value_range": [0, 1].
+    No autoencoder and no prior is needed. The same as `ddoq compare --pictures random --weights uniform --given …`.
+    """
+    with _clear_errors():
+        if not given:
+            raise UsageError("nothing is given: name a set, --given theirs=FOLDER")
+    compare(
+        recipe,
+        given=given,
+        class_order=class_order,
+        own_labels=own_labels,
+        seeds=seeds,
+        weights=["uniform"],
+        pictures=["random"],
+        settings=settings,
+        root=root,
+        cluster=cluster,
+        workers=workers,
+    )
 
 
 @app.command()
@@ -198,7 +252,7 @@ def tune(
     num_steps: Annotated[list[int] | None, typer.Option(help="the recipe's, if not given")] = None,
     noise: Annotated[list[str] | None, typer.Option(help="plain, cell, class; the recipe's, if not given")] = None,
     num_candidates: Annotated[list[int] | None, typer.Option(help="the recipe's, if not given")] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=2, help="how many; an interval needs two")] = 3,
+    seeds: NumSeeds = 3,
     method: Annotated[
         str | None, typer.Option("--method", help="which is changed; the first that decodes through the prior")
     ] = None,

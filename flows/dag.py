@@ -57,8 +57,8 @@ class Base:
 
     recipe: Recipe
     data: Artifact
-    latents: Artifact
-    models: dict[str, Artifact]  # "autoencoder", and "prior" where a method decodes through it
+    latents: dict[str, Artifact]  # "encode", where a method has prototypes
+    models: dict[str, Artifact]  # then "autoencoder", and "prior" where a method decodes through it
     judge: dict[str, Artifact]  # "teacher", where there is one
     samples: dict[str, Artifact]  # "sample", where a method decodes through the prior and a teacher can judge it
     held_out: dict[str, Artifact]  # views of the images that students are judged by, "val" and, if any, "tune"
@@ -69,7 +69,7 @@ class Base:
         """By a name for people."""
         return {
             "shard": self.data,
-            "encode": self.latents,
+            **self.latents,
             **self.models,
             **self.judge,
             **self.samples,
@@ -137,19 +137,19 @@ def _base(run: Works, recipe: Recipe, splits: tuple[str, ...]) -> Base:
     recipe = sized(recipe, index, run.root)
     protocol = resolve(recipe.train, recipe.ipc, len(index.classes))
     training = recipe.prior.train if recipe.through_prior else None  # None where the prior is given, or not asked for
-    models = {"autoencoder": run.add(autoencoder.plan(recipe, data))}
+    models = {"autoencoder": run.add(autoencoder.plan(recipe, data))} if recipe.quantises else {}
     if recipe.through_prior and not training:
         models["prior"] = run.add(prior.plan(recipe, data, {}))  # early: one that cannot be had is told at once
-    latents = run.add(encode.plan(recipe, data, models["autoencoder"]))
+    latents = {"encode": run.add(encode.plan(recipe, data, models["autoencoder"]))} if models else {}
     judge = {"teacher": _teacher(run, recipe, data)} if protocol.labels != "hard" or recipe.selects else {}
     if training:
-        seen = {"encode": latents}
+        seen = dict(latents)
         if training.flip:
             seen["mirrored"] = run.add(encode.plan(recipe, data, models["autoencoder"], mirrored=True))
         models["prior"] = run.add(prior.plan(recipe, data, seen))
     samples = {}
     if "prior" in models and judge and "val" in splits:
-        samples["sample"] = run.add(sample.plan(recipe, latents, {**models, **judge}))
+        samples["sample"] = run.add(sample.plan(recipe, latents["encode"], {**models, **judge}))
     held_out = {
         split: run.add(view.plan(recipe, data, split, protocol.center_crop))
         for split in splits
@@ -176,11 +176,15 @@ def _methods(run: Works, recipe: Recipe, base: Base) -> Outcome:
 
 
 def _method(run: Works, recipe: Recipe, base: Base, method: str, seed: int, found: Outcome) -> None:
-    draw = recipe.draw_of(seed)
-    prototypes = run.add(cluster.plan(recipe, method, draw, base.latents))
-    pictures = run.add(decode.plan(recipe, method, draw, prototypes, {**base.models, **base.judge}))
-    labelled = {"decode": pictures, **(base.judge if base.labels != "hard" else {})}
-    if base.labels == "stored":
+    draw, decoding = recipe.draw_of(seed), recipe.settings_of(method).decode
+    labels = "own" if decoding.labels == "own" else base.labels
+    made_of = base.data
+    if decoding.quantises:
+        made_of = run.add(cluster.plan(recipe, method, draw, base.latents["encode"]))
+        found.named[f"prototypes-{method}-{draw}"] = made_of
+    pictures = run.add(decode.plan(recipe, method, draw, made_of, {**base.models, **base.judge}))
+    labelled = {"decode": pictures, **(base.judge if labels in ("online", "stored") else {})}
+    if labels == "stored":
         labelled = {"decode": pictures, "label": run.add(label.plan(recipe, method, seed, base.data, labelled))}
         found.named[f"labels-{method}-{seed}"] = labelled["label"]
     for architecture in recipe.train.architectures:
@@ -190,4 +194,4 @@ def _method(run: Works, recipe: Recipe, base: Base, method: str, seed: int, foun
             (found.scores if split == "val" else found.choices)[f"{method}/{architecture}/{seed}"] = score
     if "val" in base.held_out:
         found.measures[f"{method}/{seed}"] = run.add(measure.plan(recipe, method, draw, base.data, pictures))
-    found.named.update({f"prototypes-{method}-{draw}": prototypes, f"images-{method}-{draw}": pictures})
+    found.named[f"images-{method}-{draw}"] = pictures

@@ -28,10 +28,13 @@ def check(recipe: Recipe, root: Path, flow: str) -> None:
     """Raise, before anything starts, for data or weights that cannot serve the recipe, and for a stage without them."""
     from tasks.inputs.data import check_source, shard_artifact
     from tasks.inputs.stores import indexed
+    from tasks.sets.read import check_given
 
     if flow in STAGES and flow != "shard":
         indexed(shard_artifact(root.absolute(), recipe.data))
-    check_prior(recipe, check_source(recipe, root))
+    classes = check_source(recipe, root)
+    check_prior(recipe, classes)
+    check_given(recipe, classes)
 
 
 def prepare() -> None:

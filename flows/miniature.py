@@ -138,7 +138,9 @@ def _small(recipe: Recipe, size: Size, images: Path) -> Recipe:
         "train.num_epochs": size.steps,
     }
     lengths = dict.fromkeys(recipe.lengths, size.steps)
-    return recipe.with_changes({**changes, **lengths})
+    methods = recipe.model_dump()["methods"]
+    stand_ins = {name: {"decode": {"method": "random"}} for name in recipe.given}  # as a given set has its own number
+    return recipe.with_changes({**changes, **lengths, "methods": {**methods, **stand_ins}})
 
 
 def _few_images(shard: Artifact, index: Index, size: Size, folder: Path) -> None:

@@ -153,7 +153,7 @@ def size_of(work: Work, recipe: Recipe) -> float:
 
 
 def _pictures(decode: Artifact) -> int:
-    points = decode.parents["cluster"].config["num_points"] * len(index_of(decode).classes)
+    points = decode.parents.get("cluster", decode).config["num_points"] * len(index_of(decode).classes)
     return int(points * decode.config.get("num_draws", 1))
 
 

@@ -72,13 +72,18 @@ def to_markdown(recipe: Recipe, found: list[dict[str, Any]]) -> str:
         "| method | student | top-1 % | W2 |",
         "| --- | --- | --- | --- |",
     ]
-    lines += [f"| {r['method']} | {r['architecture']} | {spread(r)} | {r['w2']:.3f} |" for r in found]
+    lines += [f"| {r['method']} | {r['architecture']} | {spread(r)} | {_w2(r)} |" for r in found]
     return "\n".join(lines)
 
 
 def spread(row: dict[str, Any]) -> str:
     """Mean ± standard deviation of the top-1 accuracy in per cent; of one seed there is no deviation."""
     return f"{100 * row['top1_mean']:.1f}" + (f" ± {100 * row['top1_std']:.1f}" if row["num_seeds"] > 1 else "")
+
+
+def _w2(row: dict[str, Any]) -> str:
+    """W2, which pictures without prototypes do not have."""
+    return "–" if row["w2"] is None else f"{row['w2']:.3f}"
 
 
 def show(console: Console, recipe: Recipe, found: dict[str, Any], seconds: float) -> None:
@@ -94,7 +99,7 @@ def show(console: Console, recipe: Recipe, found: dict[str, Any], seconds: float
         title=f"{recipe.ipc} images per class, {len(recipe.seeds)} seeds, last epoch",
     )
     for row in found["results"]:
-        accuracies.add_row(row["method"], row["architecture"], spread(row), f"{row['w2']:.3f}")
+        accuracies.add_row(row["method"], row["architecture"], spread(row), _w2(row))
     console.print(accuracies)
     if found["differences"]:
         _show_differences(console, found["differences"])

@@ -51,10 +51,15 @@ class FileStamp(_Saved):
     def is_read_from(self, path: Path) -> bool:
         """Whether the file's bytes are what was written. They are read once in a process, while it says no change."""
         try:
-            at = path.stat()
-            return self.sha256 == _hash_once(path, (at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns))
+            return self.sha256 == hash_once(path)
         except OSError:
             return False
+
+
+def hash_once(path: Path) -> str:
+    """Hex sha256 of a file, which a process reads once while the file says no change."""
+    at = path.stat()
+    return _hash_once(path, (at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns))
 
 
 @lru_cache(maxsize=1 << 16)

@@ -21,11 +21,12 @@ from tasks.inputs.cached import made_once
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import MEASURES, MOST_CLASSES, index_of
 from tasks.pages.costs import ledger, seconds
+from tasks.pages.differences import mean_of
 from tasks.pages.effects import effects
 from tasks.pages.figures import figures
 from tasks.pages.findings import remarks
 from tasks.pages.paper import beside
-from tasks.pages.render import render
+from tasks.pages.render import render, without_places
 from tasks.recipe.cells import RANDOM_IMAGES, Cell
 from tasks.recipe.matrix import Matrix
 from tasks.recipe.recipe import Recipe
@@ -92,25 +93,31 @@ def _scores(artifact: Artifact, recipe: Recipe, matrix: Matrix) -> Iterator[Row]
                         "top1": facts["top1"],
                         "top5": facts["top5"],
                         **{measure: measured[measure] for measure in MEASURES},
-                        "distil_seconds": seconds(decoded.parents["cluster"]) + seconds(decoded),
+                        "distil_seconds": sum(seconds(a) for a in (decoded, *_prototypes(decoded))),
                         "train_seconds": seconds(student),
                         "images": str(decoded),
                         "student": str(student),
                     }
 
 
+def _prototypes(decoded: Artifact) -> list[Artifact]:
+    return [decoded.parents["cluster"]] if "cluster" in decoded.parents else []
+
+
 def summaries(scores: list[Row]) -> Iterator[Row]:
-    """A row per cell and student: mean top-1, its standard deviation and 95 % interval over the seeds, and means of the
-    rest; ior is the gain over random images, unweighted, of the same seeds (DD-Ranking's improvement over random)."""
-    from ddoq_core.measure.statistics import interval_of
+    """A row per cell and student, at each number of images per class and student the best first: mean top-1, its
+    standard deviation and 95 % interval over the seeds, and means of the rest; ior is the gain over random images,
+    unweighted, of the same seeds (DD-Ranking's improvement over random), with the interval of the paired difference."""
+    from ddoq_core.measure.statistics import interval_of, paired_difference
 
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in scores:
-        groups.setdefault((row["ipc"], row["cell"], row["architecture"]), []).append(row)
-    for (ipc, _, architecture), rows in groups.items():
-        top1 = [row["top1"] for row in rows]
-        random = groups.get((ipc, RANDOM_IMAGES.name, architecture))
-        interval = interval_of(top1)
+        groups.setdefault((row["ipc"], row["architecture"], row["cell"]), []).append(row)
+    at = {key: np.array([row["top1"] for row in rows]) for key, rows in groups.items()}
+    for key in sorted(groups, key=lambda key: (*key[:2], -at[key].mean())):
+        rows, top1, random = groups[key], at[key], at.get((*key[:2], RANDOM_IMAGES.name))
+        interval = interval_of(top1.tolist())
+        gain = None if random is None or key[2] == RANDOM_IMAGES.name else paired_difference(top1, random)[0]
         yield {
             **{k: rows[0][k] for k in ("ipc", "cell", *Cell._fields, "architecture")},
             "num_seeds": len(rows),
@@ -120,8 +127,10 @@ def summaries(scores: list[Row]) -> Iterator[Row]:
             "top1_high": interval.high,
             "top1_half": interval.half,
             "top5_mean": fmean(row["top5"] for row in rows),
-            **{k: fmean(row[k] for row in rows) for k in (*MEASURES, "distil_seconds", "train_seconds")},
-            "ior": interval.mean - fmean(row["top1"] for row in random) if random else None,
+            **{k: mean_of(row[k] for row in rows) for k in (*MEASURES, "distil_seconds", "train_seconds")},
+            "ior": None if random is None else interval.mean - float(random.mean()),
+            "ior_low": gain and gain.low,
+            "ior_high": gain and gain.high,
         }
 
 
@@ -140,6 +149,7 @@ def _differences(scores: list[Row], matrix: Matrix) -> Iterator[Row]:
 
 def _page(artifact: Artifact, recipe: Recipe, matrix: Matrix, tables: dict[str, list[Row]], drawn: Any) -> str:
     shard, index = artifact.ancestor("shard"), index_of(artifact)
+    told = matrix.model_dump(mode="json")
     teacher = next((a.record().facts["top1"] for a in artifact.ancestors() if a.stage == "teacher"), None)
     return render(
         TEMPLATE,
@@ -154,8 +164,6 @@ def _page(artifact: Artifact, recipe: Recipe, matrix: Matrix, tables: dict[str, 
         teacher=teacher,
         published=beside(tables["results"], recipe, index),
         measured_classes=min(MOST_CLASSES, len(index.classes)),
-        settings=json.dumps(
-            {"recipe": recipe.model_dump(mode="json"), "matrix": matrix.model_dump(mode="json")}, indent=1
-        ),
+        settings=json.dumps(without_places({"recipe": recipe.model_dump(mode="json"), "matrix": told}), indent=1),
         versions=next(iter(artifact.parents.values())).record().versions,
     )

@@ -1,4 +1,4 @@
-"""Stage decode: pictures for every prototype, its medoid or its centroid decoded.
+"""Stage decode: pictures for every prototype, its medoid or its centroid decoded; or real ones at random, or given.
 
 A picture's float sums depend in their rounding on the batch it is in. So batches are fixed by the class list alone,
 never by what is missing: neighbouring classes whose pictures fit into one batch are a group, and a group is decoded
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prefect import State, task
 
+from ddoq_core.seeds import derive_seed
 from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.files import sha256_of
@@ -26,25 +27,38 @@ from tasks.inputs.plan import Work, batches_of_classes
 from tasks.inputs.real import read_images
 from tasks.inputs.stores import images_of, index_of, latents_of, prototypes_of
 from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import DecodeConfig, ImageConfig, PriorConfig
+from tasks.recipe.settings import GIVEN_ALONE, DecodeConfig, ImageConfig, PriorConfig
+from tasks.sets.given import SetError
+from tasks.sets.read import check_ipc, fit, open_set
 
 VERSION = 2
 
+Names = Sequence[str]
+Arrays = dict[str, NDArray[Any]]
 
-READS = {"medoid": (), "autoencoder": ("autoencoder",), "diffusion": ("autoencoder", "prior")}
-LATER = {"guided_channels", "noise", "num_candidates", "mosaic"}  # once were not: as by default, they are in no digest
+READS = {"autoencoder": ("autoencoder",), "diffusion": ("autoencoder", "prior")}
+LATER = {"guided_channels", "noise", "num_candidates", "mosaic", *GIVEN_ALONE}  # as by default, they are in no digest
 
 
-def plan(recipe: Recipe, method: str, seed: int, prototypes: Artifact, models: Mapping[str, Artifact]) -> Work:
-    """The pictures of a method. Of the models, "autoencoder", "prior" and "teacher", it reads those that it needs."""
+def plan(recipe: Recipe, method: str, seed: int, made_of: Artifact, models: Mapping[str, Artifact]) -> Work:
+    """The pictures of a method, made of its prototypes, or without such of the stage shard's artifact. Of the models,
+    "autoencoder", "prior" and "teacher", it reads those that it needs. Raises SetError for a given set that is not the
+    recipe's."""
     config, images = recipe.settings_of(method).decode, recipe.images.for_training
-    reads = (*READS[config.method], *(["teacher"] if config.selects else []))
-    parents = {"cluster": prototypes, **{name: models[name] for name in reads}}
-    settings = {**identity(config, recipe.prior, seed), "size_px": images.size_px, **recipe.images.filters}
-    label = f"{prototypes.label}-{config.method}"
-    artifact = Artifact(prototypes.root, "decode", VERSION, settings, parents, label=label)
-    class_names = index_of(prototypes).classes
-    batches, gpu = batches_of_classes(class_names), config.method != "medoid"
+    reads = (*READS.get(config.method, ()), *(["teacher"] if config.selects else []))
+    parents = {made_of.stage: made_of, **{name: models[name] for name in reads}}
+    class_names, num_points = index_of(made_of).classes, recipe.num_points(method)
+    if config.method == "given":
+        own = given_identity(config, class_names, recipe.ipc)
+    else:
+        own = {
+            **identity(config, recipe.prior, seed),
+            **({} if config.quantises else {"num_points": num_points, "seed": seed}),
+        }
+    settings = {**own, "size_px": images.size_px, **recipe.images.filters}
+    label = f"{made_of.label}-{config.method}" if config.quantises else method
+    artifact = Artifact(made_of.root, "decode", VERSION, settings, parents, label=label)
+    batches, gpu = batches_of_classes(class_names), config.method in READS
     return Work(artifact, decode, (config, images, seed), units=len(class_names), batches=batches, gpu=gpu)
 
 
@@ -59,8 +73,25 @@ def identity(config: DecodeConfig, prior: PriorConfig, seed: int) -> dict[str, A
     return {**config.model_dump(exclude=LATER), **later, **own, "seed": seed}
 
 
-def units(artifact: Artifact, index: Index, class_names: tuple[str, ...] | None = None) -> dict[str, str]:
-    """Classes, each with the hash of its prototypes and of the models."""
+def given_identity(config: DecodeConfig, class_names: Names, ipc: int) -> dict[str, Any]:
+    """What identifies a given set: its content and how it is read. Raises SetError for one that does not fit."""
+    given = fit(open_set(config), class_names, config.class_order)
+    check_ipc(given, ipc)
+    read = config.model_dump(include={"value_range", "mean", "std"}, exclude_none=True)
+    classes = [int(k) for k in given.own]
+    return {
+        "method": "given",
+        "content": given.given.content(),
+        "classes": sha256_of(classes),
+        "num_points": ipc,
+        **read,
+    }
+
+
+def units(artifact: Artifact, index: Index, class_names: Names | None = None) -> dict[str, str]:
+    """Classes, each with the hash of its prototypes and of the models; without prototypes, of what all are made of."""
+    if "cluster" not in artifact.parents:
+        return dict.fromkeys(class_names or index.classes, sha256_of(artifact.inputs()))
     models = {k: parent.content() for k, parent in artifact.parents.items() if k in ("autoencoder", "prior", "teacher")}
     prototypes = artifact.parents["cluster"]
     marks = {name: prototypes.mark(name) for name in class_names or index.classes}
@@ -69,7 +100,12 @@ def units(artifact: Artifact, index: Index, class_names: tuple[str, ...] | None 
 
 @task(task_run_name="decode-{artifact.label}-{artifact.digest}-{batch}")
 def decode(
-    artifact: Artifact, config: DecodeConfig, images: ImageConfig, seed: int, class_names: tuple[str, ...], batch: str
+    artifact: Artifact,
+    config: DecodeConfig,
+    images: ImageConfig,
+    seed: int,
+    class_names: tuple[str, ...],
+    batch: str,
 ) -> State | str:
     """Decode each of these classes that the store does not hold yet."""
     index = index_of(artifact)
@@ -78,12 +114,24 @@ def decode(
     if not missing and artifact.is_done():
         return cached(artifact)
     if missing:
-        medoid, tile = config.method == "medoid", ImageConfig(size_px=images.size_px // config.mosaic)
-        pictures = Medoids(artifact, tile, index) if medoid else Decoded(artifact, config, tile, index, seed)
+        tile = ImageConfig(size_px=images.size_px // config.mosaic)
+        pictures = pictures_of(artifact, config, tile, index, seed)
         for group, names in to_make(artifact, wanted, pictures.groups(class_names)):
             _write_group(artifact, pictures, group, {name: wanted[name] for name in names}, config.mosaic)
     artifact.finish_if_whole(len(index.classes), lambda: units(artifact, index))
     return str(artifact)
+
+
+def pictures_of(artifact: Artifact, config: DecodeConfig, images: ImageConfig, index: Index, seed: int) -> Pictures:
+    """How the pictures of a method are made."""
+    match config.method:
+        case "medoid":
+            return Medoids(artifact, images, index)
+        case "random":
+            return RandomImages(artifact, images, index, seed)
+        case "given":
+            return Given(artifact, config, images, index)
+    return Decoded(artifact, config, images, index, seed)
 
 
 def _write_group(artifact: Artifact, pictures: Pictures, group: Names, missing: dict[str, str], mosaic: int) -> None:
@@ -95,10 +143,6 @@ def _write_group(artifact: Artifact, pictures: Pictures, group: Names, missing: 
         with clock("write"):
             files = images_of(artifact).write_class(name, arrays, **pictures.attributes)
         artifact.commit(name, files, inputs=inputs, clock=clock, facts={"images": len(arrays["images"])})
-
-
-Names = Sequence[str]
-Arrays = dict[str, NDArray[Any]]
 
 
 def _in_mosaics(tiles: Arrays, side: int) -> Arrays:
@@ -145,6 +189,62 @@ class Medoids:
                 pictures = read_images(latents.parents["shard"], self.index, rows, self.images)
                 found[name] = {"images": pictures, "centroid": np.arange(len(pictures))}
         return found
+
+
+class RandomImages:
+    """Real images of each class at random, drawn without replacement."""
+
+    def __init__(self, artifact: Artifact, images: ImageConfig, index: Index, seed: int) -> None:
+        self.shard, self.images, self.index = artifact.parents["shard"], images, index
+        self.seed, self.num_points = seed, artifact.config["num_points"]
+        self.attributes: dict[str, Any] = {"method": "random", "seed": seed}
+
+    def groups(self, names: Names) -> list[Names]:
+        return [(name,) for name in names]
+
+    def of(self, group: Names, clock: Clock) -> dict[str, Arrays]:
+        found: dict[str, Arrays] = {}
+        with clock("read"):
+            for name in group:
+                rng = np.random.default_rng(derive_seed(self.seed, "random", name))
+                rows = rng.choice(self.index.rows("train", name), self.num_points, replace=False)
+                pictures = read_images(self.shard, self.index, rows, self.images)
+                found[name] = {"images": pictures, "centroid": np.arange(len(pictures))}
+        return found
+
+
+class Given:
+    """The pictures of somebody's set, brought to size where they have another, with its weights and soft labels."""
+
+    def __init__(self, artifact: Artifact, config: DecodeConfig, images: ImageConfig, index: Index) -> None:
+        self.set, self.images, self.index = fit(open_set(config), index.classes, config.class_order), images, index
+        if self.set.given.content() != artifact.config["content"]:
+            raise SetError(f"{config.path} has changed since the run began: run the same command again")
+        self.attributes: dict[str, Any] = {"method": "given"}
+
+    def groups(self, names: Names) -> list[Names]:
+        return [(name,) for name in names]
+
+    def of(self, group: Names, clock: Clock) -> dict[str, Arrays]:
+        found: dict[str, Arrays] = {}
+        with clock("read"):
+            for name in group:
+                found[name] = self._class(self.index.classes.index(name))
+        return found
+
+    def _class(self, label: int) -> Arrays:
+        from ddoq_core.images import preprocess
+
+        given, rows = self.set.given, self.set.rows[label]
+        pictures = [given.picture(int(row)) for row in rows]
+        self.attributes["given_px"] = sorted({picture.size for picture in pictures})
+        images = np.stack([preprocess(picture, self.images.size_px, self.images.resize) for picture in pictures])
+        return {
+            "images": images,
+            "centroid": np.arange(len(rows)),
+            **({} if given.weights is None else {"weight": given.weights[rows]}),
+            **({} if given.logits is None else {"logits": given.logits[rows][:, self.set.own]}),
+        }
 
 
 class Decoded:

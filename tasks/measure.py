@@ -47,7 +47,8 @@ def plan(recipe: Recipe, method: str, seed: int, shard: Artifact, decode: Artifa
 def measure(artifact: Artifact, images: ImageConfig, architecture: str, weights: Weighting) -> State | str:
     """W2, n_eff and the gradient gap of the pictures under a rule of weights, as facts of the record.
 
-    w2        of the weighted centroids (or the real images that stand for them) to their class, in latent space
+    w2        of the weighted centroids (or the real images that stand for them) to their class, in latent space; None
+              for pictures without prototypes
     n_eff     effective sample size of the weights of a class
     gradient  ‖∇L(real) − ∇L_w(distilled)‖ / ‖∇L(real)‖ at the student's network as it is before training
     All are of the classes of `some_classes`: the first two means over them, the third of them together, each of which
@@ -63,7 +64,7 @@ def measure(artifact: Artifact, images: ImageConfig, architecture: str, weights:
         own_weights = [distilled.weights[distilled.labels == label] for label in np.unique(distilled.labels)]
     with clock("compute"):
         facts = {
-            "w2": fmean(_w2(decoded, name, weights) for name in names),
+            "w2": fmean(_w2(decoded, name, weights) for name in names) if "cluster" in decoded.parents else None,
             "n_eff": fmean(effective_sample_size(w) for w in own_weights),
             "gradient": _gradient_gap(shard, index, images, architecture, distilled),
         }

@@ -23,10 +23,10 @@ from tasks.inputs.distilled import Distilled
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import MEASURES, MOST_CLASSES, distilled_set, index_of, samples_of, some_classes
 from tasks.pages.costs import ledger
-from tasks.pages.differences import differences
+from tasks.pages.differences import differences, mean_of
 from tasks.pages.figures import accuracy_by_method
 from tasks.pages.findings import remarks
-from tasks.pages.render import render
+from tasks.pages.render import render, without_places
 from tasks.recipe.recipe import Recipe
 
 VERSION = 6
@@ -90,7 +90,7 @@ def _row(artifact: Artifact, recipe: Recipe, method: str, architecture: str) -> 
         "top1_std": stdev(top1) if len(top1) > 1 else 0.0,
         "top1": top1,
         **({"tune_mean": fmean(kept.record().facts["top1"] for kept in chosen_by if kept)} if all(chosen_by) else {}),
-        **{name: fmean(measure[name] for measure in measures) for name in MEASURES},
+        **{name: mean_of(measure[name] for measure in measures) for name in MEASURES},
     }
 
 
@@ -166,7 +166,7 @@ def _render(
         data=_data(artifact),
         samples=sample.record().facts if sample else None,
         sampled=dict(_sampled(sample)) if sample else {},
-        settings=json.dumps(recipe.model_dump(mode="json"), indent=1),
+        settings=json.dumps(without_places(recipe.model_dump(mode="json")), indent=1),
         versions=next(iter(artifact.parents.values())).record().versions,
         shown=(MOST_CLASSES, MOST_PICTURES),
     )

@@ -17,7 +17,7 @@ from tasks.inputs.given import MODEL
 from tasks.inputs.labels import step_reader
 from tasks.inputs.models import load_classifier
 from tasks.inputs.plan import Work
-from tasks.inputs.stores import distilled_set, indexed
+from tasks.inputs.stores import distilled_set, indexed, own_labels
 from tasks.recipe.protocols import augmentation_identity, protocol_of
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import Weighting
@@ -71,9 +71,12 @@ def train(artifact: Artifact, protocol: Protocol, architecture: str, weights: We
 
 
 def _labeller(artifact: Artifact, protocol: Protocol, num_images: int, num_classes: int) -> Any:
-    """Where a student's labels come from: the teacher, its stored labels, or None for the classes themselves."""
+    """Where a student's labels come from: the teacher, its stored labels, the set's own logits, or None for the classes
+    themselves, which they are too where a set has no others of its own."""
     from ddoq_core.train.stored_labels import StoredLabels
 
+    if protocol.labels == "own":
+        return own_labels(artifact.parents["decode"])
     if "label" in artifact.parents:
         read_step = step_reader(artifact.parents["label"], num_images, num_classes)
         return StoredLabels(read_step, num_images, protocol.batch_size, num_classes)

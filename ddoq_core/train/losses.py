@@ -16,6 +16,15 @@ def soft_label_loss(student: torch.Tensor, teacher: torch.Tensor, w: torch.Tenso
     return (w * kl).mean()  # over B (batchmean), not over Σ w
 
 
+def mixed_logits(logits: torch.Tensor, draws: Draws, size_px: int, temperature: float) -> torch.Tensor:
+    """T·log(a·softmax(t_i/T) + (1 − a)·softmax(t_p/T)), (B, C): from the logits of pictures those of the pictures that
+    CutMix has made of them, mixed as it mixes classes (arXiv 1905.04899)."""
+    if draws.partner is None:
+        return logits
+    a, p = draws.kept(size_px), F.softmax(logits / temperature, dim=1)  # p (B, C)
+    return temperature * (a * p + (1 - a) * draws.other(p)).log()
+
+
 def hard_label_loss(
     student: torch.Tensor, y: torch.Tensor, w: torch.Tensor, draws: Draws, size_px: int
 ) -> torch.Tensor:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Labels = Literal["online", "stored", "hard"]
+Labels = Literal["online", "stored", "hard", "own"]
 WeightsIn = Literal["loss", "sampling", "none"]
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["cosine", "half-cosine", "steps"]
@@ -46,7 +46,8 @@ class Augmentation:
 class Protocol:
     """How a classifier is trained, complete. The same for every method that is compared.
 
-    labels       the teacher's in the training step, the teacher's as stored beforehand, or the classes
+    labels       the teacher's in the training step, the teacher's as stored beforehand, the classes, or a given set's
+                 own soft labels
     label_top_k  of stored labels, how many logits are kept per picture; None: all
     weights_in   "loss": multiply a picture's loss; "sampling": draw an epoch's pictures by them; "none"
     schedule     see ddoq_core.fitting.by_epoch

@@ -14,7 +14,7 @@ from ddoq_core.devices import mixed_precision, sent
 from ddoq_core.fitting import Checkpoint, by_epoch, seeded, weight_decay_groups
 from ddoq_core.train.augment import apply, draw
 from ddoq_core.train.batches import Batch, batch_of
-from ddoq_core.train.losses import hard_label_loss, soft_label_loss
+from ddoq_core.train.losses import hard_label_loss, mixed_logits, soft_label_loss
 from ddoq_core.train.networks import Classifier
 from ddoq_core.train.pictures import Pictures
 from ddoq_core.train.protocol import Protocol, num_batches
@@ -58,18 +58,20 @@ def train_student(
     labels: NDArray[np.int64],
     weights: NDArray[np.float64],
     protocol: Protocol,
-    teacher: Classifier | StoredLabels | None,
+    teacher: Classifier | StoredLabels | NDArray[np.float32] | None,
     seed: int,
     checkpoint: Checkpoint,
 ) -> list[float]:
     """Fit a student to distilled images (n, S, S, 3) with labels (n,) and training weights (n,). Returns losses.
 
     teacher  labels every augmented batch as it is drawn; or labelled them before, by `label_epoch` with this seed and
-             protocol; or None: the classes are the labels
+             protocol; or the pictures' own logits (n, C), which are not augmented with them, but mixed by CutMix; or
+             None: the classes are the labels
     L = (1/B) Σ w_i KL_i at temperature T (arXiv 2501.07681, step 5), with classes the weighted cross entropy.
     """
     device, size_px, network = model.mean.device, images.shape[1], model.compiled()
     judge = teacher.compiled() if isinstance(teacher, Classifier) else None
+    own = torch.from_numpy(teacher).to(device) if isinstance(teacher, np.ndarray) else None  # (n, C)
     batches = DistilledBatches(images, weights, protocol, seed, device)
     in_loss = weights if protocol.weights_in == "loss" else np.ones(len(images))
     y, w = torch.from_numpy(labels).to(device), torch.from_numpy(in_loss).float().to(device)  # (n,), (n,)
@@ -79,6 +81,8 @@ def train_student(
         x, rows = batches.pictures(batch), sent(batch.rows, device)  # (B, 3, S, S), (B,)
         if judge:
             batch = replace(batch, logits=ask(judge, x))  # t (B, C), of the mixed picture
+        if own is not None:
+            batch = replace(batch, logits=mixed_logits(own[rows], batch.draws, size_px, protocol.temperature))
         with mixed_precision(device):
             answer = network(x)  # s (B, C)
         if batch.logits is None:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from storage.errors import UsageError
-from storage.files import whole_folder
+from storage.files import whole_folder, write_json
 from tasks.export import dd_ranking, huggingface, imagefolder, torch, webdataset
 from tasks.export.card import CARD, card_text
 from tasks.export.handout import Handout
+from tasks.inputs.distilled import STATED
 
 Writer = Callable[[Handout, Path], None]
 WRITERS: dict[str, tuple[Writer, ...]] = {
@@ -35,5 +36,7 @@ def export(handout: Handout, form: str, out: Path) -> None:
     with whole_folder(out) as folder:
         for write in WRITERS[form]:
             write(handout, folder)
+        told = dd_ranking.told_of(handout) if form == "dd-ranking" else {}
+        write_json(folder / STATED, {"classes": handout.classes, **told})
         columns = huggingface.front_matter(handout) if form == "huggingface" else ""
         (folder / CARD).write_text(card_text(handout, columns))

@@ -25,7 +25,22 @@ def write(handout: Handout, folder: Path) -> None:
     if handout.logits is not None:
         columns["logits"] = pa.array(handout.logits.tolist(), pa.list_(pa.float32()))
     (folder / "data").mkdir()
-    pq.write_table(pa.table(columns), folder / "data" / "train-00000-of-00001.parquet")
+    told = {"info": {"features": {feature.pop("name"): feature for feature in _features(handout)}}}
+    table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(told)})
+    pq.write_table(table, folder / "data" / "train-00000-of-00001.parquet")
+
+
+def _features(handout: Handout) -> list[dict[str, Any]]:
+    """The columns as datasets keeps them beside a table's schema."""
+    names = list(handout.classes)
+    features: list[dict[str, Any]] = [
+        {"name": "image", "_type": "Image"},
+        {"name": "label", "names": names, "_type": "ClassLabel"},
+        {"name": "weight", "dtype": "float64", "_type": "Value"},
+        {"name": "centroid", "dtype": "int64", "_type": "Value"},
+    ]
+    logits = {"name": "logits", "feature": {"dtype": "float32", "_type": "Value"}, "_type": "List"}
+    return [*features, logits] if handout.logits is not None else features
 
 
 def front_matter(handout: Handout) -> str:

@@ -75,7 +75,7 @@ def check_models(recipe: Recipe) -> None:
     checkpoint = recipe.teacher.weights
     if checkpoint not in (None, "pretrained") and not Path(checkpoint).expanduser().is_file():
         raise WeightsError(f"teacher.weights={checkpoint!r}: no such file; give a checkpoint's, or 'pretrained'")
-    latents = latents_of_recipe(recipe)
+    latents = latents_of_recipe(recipe) if recipe.quantises else None
     if latents and recipe.images.size_px % latents.factor:
         raise UsageError(
             f"images.size_px={recipe.images.size_px} does not divide by the autoencoder's factor {latents.factor}: "

@@ -39,8 +39,8 @@ def _index(folder: Path, content: str) -> Index:
 
 
 def index_of(artifact: Artifact) -> Index:
-    """The index of the data set that an artifact was made from."""
-    return indexed(artifact.ancestor("shard"))[1]
+    """The index of the data set that an artifact was made from, or is."""
+    return indexed(artifact if artifact.stage == "shard" else artifact.ancestor("shard"))[1]
 
 
 def some_classes(index: Index) -> tuple[str, ...]:
@@ -95,23 +95,41 @@ def distilled_set(decode: Artifact, weights: Weighting, class_names: Sequence[st
     Of mosaics they are the tiles, brought to the size of a picture, each with its own weight. They are in memory once,
     or in a file of their own where they do not fit.
     """
-    from ddoq_core import class_weights
     from ddoq_core.images import to_tiles
 
     classes, store = index_of(decode).classes, images_of(decode)
     labels = range(len(classes)) if class_names is None else [classes.index(name) for name in class_names]
-    names, prototypes = [classes[label] for label in labels], prototypes_of(decode.parents["cluster"])
+    names = [classes[label] for label in labels]
     centroids = [store.read_array(name, "centroid").ravel() for name in names]
-    counts = [prototypes.read_array(name, "counts") for name in names]
     sizes = [len(of_class) for of_class in centroids]
     shape, mosaic = (sum(sizes), *store.shape_of(names[0], "images")[1:]), decode.config.get("mosaic", 1)
     return Distilled(
         images=join((to_tiles(store.read_array(name, "images"), mosaic) for name in names), shape, decode.root),
         labels=np.repeat(labels, sizes),
         centroids=np.concatenate(centroids),
-        weights=np.concatenate([class_weights(c, weights)[k] for c, k in zip(counts, centroids, strict=True)]),
+        weights=np.concatenate([_weights(decode, n, weights)[k] for n, k in zip(names, centroids, strict=True)]),
         classes=classes,
     )
+
+
+def _weights(decode: Artifact, name: str, rule: Weighting) -> NDArray[np.float64]:
+    """Of the prototypes of a class (K,); of pictures without prototypes those that a given set has, or 1."""
+    from ddoq_core import class_weights
+
+    if "cluster" in decode.parents:
+        return class_weights(prototypes_of(decode.parents["cluster"]).read_array(name, "counts"), rule)
+    arrays = images_of(decode).open_class(name)
+    if rule == "given" and "weight" in arrays:
+        return images_of(decode).read_array(name, "weight")
+    return np.ones(arrays["images"].shape[0])
+
+
+def own_labels(decode: Artifact) -> NDArray[np.float32] | None:
+    """The soft labels of a given set as logits (N, C), in the order of `distilled_set`; None where it has none."""
+    store, classes = images_of(decode), index_of(decode).classes
+    if "logits" not in store.open_class(classes[0]):
+        return None
+    return np.concatenate([store.read_array(name, "logits") for name in classes])
 
 
 def view_of(view: Artifact) -> NDArray[np.uint8]:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from ddoq_core.measure.statistics import holm, paired_difference
 from tasks.pages.effects import SURE
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """The mean; None where one is not known, as W2 of pictures without prototypes."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return fmean(known) if len(known) == len(found) else None
 
 
 def differences(rows: Iterable[Mapping[str, Any]], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:

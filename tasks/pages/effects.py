@@ -46,8 +46,8 @@ def effects(
 
 
 def _questions(cells: list[Cell], levels: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, list[tuple[Cell, Cell]]]]:
-    """Each question with the pairs of cells that it is put to: the paper's first, then one for every two values of an
-    axis, over all cells that differ in it alone."""
+    """Each question with the pairs of cells that it is put to: the paper's first, then those about given sets, then one
+    for every two values of an axis, over all cells that differ in it alone."""
     named = {
         "DDOQ − D4M": (DDOQ, D4M),
         "DDOQ with exact k-means − D4M": (EXACT, D4M),
@@ -57,6 +57,10 @@ def _questions(cells: list[Cell], levels: Mapping[str, Sequence[str]]) -> Iterat
     }
     if D4M not in cells:
         named = {"DDOQ (here the same as D4M) − random images": (MEAN, RANDOM_IMAGES)}
+    given = [cell for cell in cells if cell.is_given]
+    named |= {f"{cell.name} − random images": (cell, RANDOM_IMAGES) for cell in given}
+    named |= {f"{cell.name} − DDOQ with exact k-means": (cell, EXACT) for cell in given}
+    named |= {f"{a.name} − {b.name}": (a, b) for a, b in combinations(given, 2)}
     for question, pair in named.items():
         if pair[0] in cells and pair[1] in cells:
             yield question, [pair]

@@ -8,15 +8,22 @@ import numpy as np
 
 from tasks.pages.render import png_of
 
-COLOURS = {"diffusion": "#4878a8", "autoencoder": "#6aa56a", "medoid": "#c08a3e", "random": "#a85448"}
+COLOURS = {
+    "diffusion": "#4878a8",
+    "autoencoder": "#6aa56a",
+    "medoid": "#c08a3e",
+    "random": "#a85448",
+    "given": "#7a5aa8",
+}
 MARKERS = "osD^v*"
 LINES = {"uniform": ":", "sqrt": "--", "mass": "-"}
 Row = dict[str, Any]
 
 
 def figures(results: list[Row]) -> dict[str, bytes]:
-    """By name, as PNG."""
-    return {"accuracy": _accuracy(results), "curves": _curves(results), "theory": _theory(results)}
+    """By name, as PNG; those against W2 where there are prototypes."""
+    known = [row for row in results if row["w2"] is not None]
+    return {"accuracy": _accuracy(results), **({"curves": _curves(known), "theory": _theory(known)} if known else {})}
 
 
 def accuracy_by_method(rows: list[Row]) -> bytes:
@@ -33,7 +40,8 @@ def accuracy_by_method(rows: list[Row]) -> bytes:
         half = interval_of(top1).half if len(top1) > 1 else 0.0
         left.plot(top1, [y] * len(top1), "o", ms=3, color="#b0b0b0")
         left.errorbar(100 * row["top1_mean"], y, xerr=half, fmt="o", ms=5, capsize=3, color=COLOURS["diffusion"])
-        right.plot(row["w2"], y, "o", ms=5, color=COLOURS["random"])
+        if row["w2"] is not None:
+            right.plot(row["w2"], y, "o", ms=5, color=COLOURS["random"])
     left.set_yticks(range(len(rows)), names)
     left.set_ylim(len(rows) - 0.5, -0.5)
     low, high = left.get_xlim()

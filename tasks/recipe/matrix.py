@@ -1,16 +1,17 @@
-"""What `ddoq compare` compares: quantisers × weights × where pictures come from, at several images per class."""
+"""What `ddoq compare` compares: quantisers × weights × where pictures come from, at several images per class, and sets
+that somebody else made."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from storage.errors import UsageError
-from tasks.recipe.cells import D4M, RANDOM, RANDOM_IMAGES, Cell
-from tasks.recipe.recipe import MethodConfig, Recipe
-from tasks.recipe.settings import Settings, Weighting
+from tasks.recipe.cells import D4M, GIVEN, RANDOM, RANDOM_IMAGES, Cell
+from tasks.recipe.recipe import MethodConfig, Recipe, check_method_name
+from tasks.recipe.settings import DecodeConfig, Settings, Weighting
 
 Quantizer = Literal["exact", "stream", "stream-d4m", "clvq", "balanced"]
 Pictures = Literal["diffusion", "autoencoder", "medoid", "random"]
@@ -20,8 +21,15 @@ OWNED = {  # settings of a recipe that a matrix has in their place
 }  # fmt: skip
 
 
+class GivenRow(Settings):
+    """A set that somebody else made: its images per class, and how it is read."""
+
+    ipc: PositiveInt
+    decode: DecodeConfig
+
+
 class Matrix(Settings):
-    """The cells: every combination of these, D4M's, and unweighted random images.
+    """The cells: every combination of these, D4M's, unweighted random images, and given sets.
 
     At one image per class all weights are 1 and every quantiser finds the mean, so a kind of pictures is one cell.
     """
@@ -34,6 +42,7 @@ class Matrix(Settings):
     weights_in: tuple[Literal["loss", "sampling"], ...] = Field(
         ("loss",), min_length=1, description="loss, sampling, or both, for weights that are not uniform"
     )
+    given: dict[str, GivenRow] = Field({}, description="sets of others by a name, each at its own images per class")
 
     @field_validator("ipc", "seeds", "quantizers", "weights", "pictures", "weights_in")
     @classmethod
@@ -42,11 +51,27 @@ class Matrix(Settings):
             raise ValueError("each value once")
         return values
 
+    @model_validator(mode="after")
+    def _given_sets_fit(self) -> Matrix:
+        for name, row in self.given.items():
+            check_method_name(name)
+            if row.decode.method != GIVEN:
+                raise ValueError(f"{name} is no given set: its decode.method is {row.decode.method!r}")
+            if row.ipc not in self.ipc:
+                raise ValueError(f"{name} has {row.ipc} images per class, not {self.ipc}: add --ipc {row.ipc}")
+        return self
+
+    @property
+    def only_given(self) -> bool:
+        """Whether nothing is quantised: given sets beside real images at random."""
+        return bool(self.given) and self.pictures == (RANDOM,) and self.weights == ("uniform",)
+
     def cells(self, ipc: int) -> dict[str, Cell]:
         """By name, all that differ at this many images per class."""
         return {cell.name: cell for cell in self._cells(ipc)}
 
     def _cells(self, ipc: int) -> Iterator[Cell]:
+        yield from (Cell(name, GIVEN, "loss", GIVEN) for name, row in self.given.items() if row.ipc == ipc)
         if ipc == 1:
             for pictures in self.pictures:
                 yield Cell(RANDOM if pictures == RANDOM else "exact", "uniform", "loss", pictures)
@@ -69,15 +94,22 @@ class Matrix(Settings):
 
     def recipe(self, recipe: Recipe, ipc: int) -> Recipe:
         """The recipe with the cells at this many images per class as its methods."""
-        methods = {name: _method_of(cell).model_dump() for name, cell in self.cells(ipc).items()}
+        methods = {name: self._method_of(cell).model_dump() for name, cell in self.cells(ipc).items()}
         return recipe.with_changes({"ipc": ipc, "seeds": self.seeds, "methods": methods})
 
-
-def _method_of(cell: Cell) -> MethodConfig:
-    decode: dict[str, Any] = {"method": "medoid" if cell.is_random else cell.pictures}
-    return MethodConfig(
-        cluster={"method": cell.quantizer}, decode=decode, weights=cell.weights, weights_in=cell.weights_in
-    )
+    def _method_of(self, cell: Cell) -> MethodConfig:
+        if cell.is_given:
+            decode = self.given[cell.quantizer].decode
+            return MethodConfig(decode=decode.model_dump(exclude_defaults=True))
+        if self.only_given:  # no latents are needed
+            return MethodConfig(decode={"method": RANDOM})
+        decode_method = "medoid" if cell.is_random else cell.pictures
+        return MethodConfig(
+            cluster={"method": cell.quantizer},
+            decode={"method": decode_method},
+            weights=cell.weights,
+            weights_in=cell.weights_in,
+        )
 
 
 def check_changes(changes: Iterable[str]) -> None:

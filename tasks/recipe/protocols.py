@@ -118,6 +118,8 @@ def protocol_of(recipe: Recipe, method: str, num_classes: int) -> Protocol:
     """
     own = recipe.settings_of(method)
     protocol = resolve(recipe.train, recipe.ipc, num_classes, own.weights_in)
+    if own.decode.labels == "own":
+        protocol = replace(protocol, labels="own")
     num_pictures = recipe.num_pictures(method) * num_classes
     in_mosaics = num_batches(num_pictures // own.decode.mosaic**2, protocol.batch_size)
     of_tiles = num_batches(num_pictures, protocol.batch_size)

@@ -31,6 +31,8 @@ from tasks.recipe.settings import (
 )
 
 METHOD_NAME = 60  # characters
+REAL = ("medoid", "random")  # decode methods whose pictures are real images
+WEIGHTS_OF: dict[str, tuple[Weighting, ...]] = {"random": ("uniform",), "given": ("given", "uniform")}  # no masses
 
 
 class TrainConfig(Settings):
@@ -80,6 +82,12 @@ class Method(NamedTuple):
     weights: Weighting
     weights_in: WeightsIn | None
 
+    @property
+    def is_random(self) -> bool:
+        """Whether it is real images at random, which weigh the same."""
+        drawn = self.decode.method == "random" or (self.cluster.method, self.decode.method) == ("random", "medoid")
+        return drawn and self.weights == "uniform"
+
 
 class Recipe(Settings):
     """A whole distillation."""
@@ -121,14 +129,21 @@ class Recipe(Settings):
         if not methods:
             raise ValueError('name at least one method, e.g. methods={"ddoq": {}}')
         for name in methods:
-            _check_method_name(name)
+            check_method_name(name)
         return methods
 
     @model_validator(mode="after")
     def _methods_are_valid(self) -> Recipe:
         size_px = self.images.for_training.size_px
         for method in self.methods:
-            mosaic = self.settings_of(method).decode.mosaic
+            own = self.settings_of(method)
+            mosaic = own.decode.mosaic
+            if own.weights not in (fitting := WEIGHTS_OF.get(own.decode.method, (own.weights,))):
+                raise ValueError(
+                    f"weights={own.weights!r} of the method {method!r}: take {' or '.join(map(str, fitting))}"
+                )
+            if own.weights == "given" and own.decode.quantises:
+                raise ValueError(f"weights='given' of the method {method!r} are of given sets: take sqrt or another")
             if size_px % mosaic:
                 raise ValueError(
                     f"decode.mosaic={mosaic} of the method {method!r} does not divide pictures of {size_px} px: take "
@@ -167,14 +182,19 @@ class Recipe(Settings):
         """The complete settings of one method."""
         change = self.methods[method]
         cluster = ClusterConfig.model_validate({**self.cluster.model_dump(), **change.cluster})
-        decode = DecodeConfig.model_validate({**self.decode.model_dump(), **change.decode})
-        weights = self.weights if change.weights is None else change.weights
+        quantises = DecodeConfig.model_construct(method=change.decode.get("method", self.decode.method)).quantises
+        inherited = self.decode.model_dump() if quantises else {}  # a recipe's decoding is of prototypes
+        decode = DecodeConfig.model_validate({**inherited, **change.decode})
+        usual = WEIGHTS_OF.get(decode.method, (self.weights,))[0]
+        weights = usual if change.weights is None else change.weights
         return Method(cluster, decode, weights, change.weights_in)
 
     def effective(self, method: str, counts: Iterable[int]) -> Method:
         """The settings of a method, less what makes no difference for classes of these sizes: where K divides each, D4M
         drops no images, and balanced cells weigh the same. So what is equal is made once."""
         own, num_points = self.settings_of(method), self.num_points(method)
+        if not own.decode.quantises:
+            return own
         if any(count % num_points for count in counts):
             return own
         if own.cluster.method == "stream-d4m":
@@ -190,12 +210,10 @@ class Recipe(Settings):
         """Pairs of methods that a report compares: each with real images at random, what is decoded with medoids, the
         first with D4M; what they are is in their settings."""
         methods = {name: self.settings_of(name) for name in self.methods}
-        real = [name for name, own in methods.items() if own.decode.method == "medoid" and own.decode.mosaic == 1]
-        random = [
-            name for name in real if (methods[name].cluster.method, methods[name].weights) == ("random", "uniform")
-        ]
+        real = [name for name, own in methods.items() if own.decode.method in REAL and own.decode.mosaic == 1]
+        random = [name for name in real if methods[name].is_random]
         medoids = [name for name in real if name not in random]
-        decoded = [name for name, own in methods.items() if own.decode.method != "medoid"]
+        decoded = [name for name, own in methods.items() if own.decode.method not in REAL]
         first, *others = methods
         d4m = [name for name in others if methods[name].cluster.method == "stream-d4m"]
         against_random = [(name, random[0]) for name in methods if random and name != random[0]]
@@ -212,14 +230,26 @@ class Recipe(Settings):
         return [method for method in self.methods if self.settings_of(method).decode.method == "diffusion"]
 
     @property
+    def quantises(self) -> bool:
+        """Whether any method has prototypes, and so needs latents."""
+        return any(self.settings_of(method).decode.quantises for method in self.methods)
+
+    @property
+    def given(self) -> dict[str, DecodeConfig]:
+        """How the sets are read that methods name, by method."""
+        decodes = {method: self.settings_of(method).decode for method in self.methods}
+        return {method: decode for method, decode in decodes.items() if decode.method == "given"}
+
+    @property
     def places(self) -> dict[str, str]:
         """Paths of images and weights that workers read, or names of weights on a hub, by the settings that say so."""
         found = {
             "data.path": self.data.path,
             "data.val_path": self.data.val_path,
-            "autoencoder.weights": self.autoencoder.weights,
-            "prior.weights": self.prior.weights,
+            "autoencoder.weights": self.autoencoder.weights if self.quantises else None,
+            "prior.weights": self.prior.weights if self.through_prior else None,
             "teacher.weights": self.teacher.weights,
+            **{f"methods.{method}.decode.path": decode.path for method, decode in self.given.items()},
         }
         return {setting: path for setting, path in found.items() if path is not None}
 
@@ -257,7 +287,7 @@ def _replace(tree: dict[str, Any], dotted: str, value: Any) -> None:
     place[last] = value
 
 
-def _check_method_name(name: str) -> None:
+def check_method_name(name: str) -> None:
     """Raise ValueError for a name that could not be part of a file's, on any system."""
     plain = name.translate(dict.fromkeys(map(ord, "-_.+"), "0")).isalnum() and name.isascii()
     if not plain or not name[0].isalnum() or ".." in name or len(name) > METHOD_NAME:

@@ -52,8 +52,10 @@ Scale = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 Architecture = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
 Strength = Annotated[float, Field(gt=0, le=1)]
 Noise = Literal["plain", "cell", "class"]
+Channels = Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1, max_length=3)]
 Steps = Annotated[int, Field(gt=0, le=1000)]  # of sampling, and tries of it
-Weighting = Literal["uniform", "sqrt", "mass", "sqrt-paper"] | Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+Rule = Literal["uniform", "sqrt", "mass", "sqrt-paper", "given"]  # given: those that a given set has, or 1
+Weighting = Rule | Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
 
 
 def _check_prompt(prompt: str) -> str:
@@ -317,10 +319,29 @@ class ClusterConfig(Settings):
         return self.method in ("exact", "balanced")
 
 
+GIVEN_ALONE = ("path", "class_order", "value_range", "mean", "std", "labels")
+
+
 class DecodeConfig(Settings):
     """How a prototype becomes a picture."""
 
-    method: Literal["diffusion", "autoencoder", "medoid"] = "diffusion"
+    method: Literal["diffusion", "autoencoder", "medoid", "random", "given"] = Field(
+        "diffusion", description="random: real images at random, without a prototype; given: somebody's set at `path`"
+    )
+    path: Text | None = Field(
+        None, description="given: class folders, .pt or .npz, images.pt and labels.pt, Hugging Face's, or tars"
+    )
+    class_order: Text | None = Field(
+        None, description="given, of bare numbers: 'sorted', or their names between commas or in a file"
+    )
+    value_range: tuple[float, float] | None = Field(None, description="given, of floats: what black and white are")
+    mean: Channels | None = Field(
+        None, description="given, of normalised floats: by which, one number or one a channel"
+    )
+    std: Channels | None = None
+    labels: Literal["teacher", "own"] = Field(
+        "teacher", description="given: soft labels of the recipe's teacher as for all others, or the set's own"
+    )
     strength: Strength | None = Field(
         None,
         description="share of the noise schedule that the centroid is noised to, t of a trained prior; if none, to the "
@@ -356,6 +377,26 @@ class DecodeConfig(Settings):
         if self.centroid_guidance and self.sampler == "given":
             raise ValueError("centroid_guidance needs the sampler 'ddim' or 'ddpm': set decode.sampler=ddim")
         return self
+
+    @model_validator(mode="after")
+    def _given_is_told(self) -> DecodeConfig:
+        told = [name for name in GIVEN_ALONE if getattr(self, name) != DecodeConfig.model_fields[name].default]
+        if self.method == "given" and self.path is None:
+            raise ValueError("a given set has a place: set decode.path")
+        if self.method == "given" and self.mosaic > 1:
+            raise ValueError("mosaics are made of our own pictures: leave decode.mosaic out of a given set")
+        if self.method != "given" and told:
+            raise ValueError(f"{told[0]} is of a given set: set decode.method=given, or leave it out")
+        if (self.mean is None) != (self.std is None) or (self.mean and self.value_range):
+            raise ValueError("mean and std go together, and not with value_range")
+        if self.value_range and not self.value_range[0] < self.value_range[1]:
+            raise ValueError("value_range is [lowest, highest], e.g. [0, 1]")
+        return self
+
+    @property
+    def quantises(self) -> bool:
+        """Whether the pictures are of prototypes."""
+        return self.method not in ("random", "given")
 
     @property
     def selects(self) -> bool:

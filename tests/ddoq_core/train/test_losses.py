@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ddoq_core.train.augment import Draws
-from ddoq_core.train.losses import hard_label_loss, soft_label_loss
+from ddoq_core.train.losses import hard_label_loss, mixed_logits, soft_label_loss
 
 
 def test_the_soft_label_loss_by_hand() -> None:
@@ -43,3 +43,17 @@ def test_the_hard_label_loss_by_hand() -> None:
     first = 0.75 * 0.5 * quarter + 0.25 * 2.0 * math.log(4 / 3)
     second = 0.75 * 2.0 * half + 0.25 * 0.5 * half
     assert hard_label_loss(student, y, w, draws, 8).item() == pytest.approx((first + second) / 2)
+
+
+def test_own_logits_are_mixed_as_the_pictures_are() -> None:
+    logits = torch.tensor([[4.0, 0.0, 0.0], [0.0, 0.0, 8.0]])
+    torch.testing.assert_close(mixed_logits(logits, Draws(), 8, 4.0), logits)
+    draws = Draws(box=torch.tensor([0, 4, 0, 4]), partner=torch.tensor([1, 0]))  # a = 3/4
+    one = [math.e / (math.e + 2), 1 / (math.e + 2), 1 / (math.e + 2)]  # softmax((4, 0, 0) / 4)
+    two = [1 / (math.e**2 + 2), 1 / (math.e**2 + 2), math.e**2 / (math.e**2 + 2)]
+    expected = [[0.75 * p + 0.25 * q for p, q in zip(*pair, strict=True)] for pair in ((one, two), (two, one))]
+    found = (mixed_logits(logits, draws, 8, 4.0) / 4).softmax(1)
+    torch.testing.assert_close(found, torch.tensor(expected))
+    certain = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])
+    loss = soft_label_loss(torch.zeros(2, 2), mixed_logits(certain, draws, 8, 1.0), torch.ones(2), 1.0)
+    assert loss.item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), rel=1e-4)

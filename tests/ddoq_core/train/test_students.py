@@ -52,7 +52,7 @@ def student_of(
     images: NDArray[np.uint8],
     weights: NDArray[np.float64],
     protocol: Protocol,
-    teacher: Classifier | StoredLabels | None,
+    teacher: Classifier | StoredLabels | NDArray[np.float32] | None,
     seed: int = 0,
 ) -> dict[str, torch.Tensor]:
     """The weights of a student trained under the protocol."""
@@ -225,3 +225,15 @@ def test_the_optimiser_is_the_protocols() -> None:
     [group] = sgd.param_groups
     assert (group["lr"], group["weight_decay"], group["momentum"], group["nesterov"]) == (0.01, 5e-4, 0.8, False)
     assert len(group["params"]) == len(list(model.parameters()))
+
+
+def test_own_logits_teach_as_a_teacher_that_answers_so() -> None:
+    """Without augmentation a teacher says of each picture always the same."""
+    images = colours(8)[0]
+    protocol, w = protocol_of(3, 4, 1e-2, 0.0, temperature=4.0), np.linspace(0.5, 1.5, 8)
+    teacher = build_classifier(SPEC, seed=7).eval()
+    taught, alone = student_of(images, w, protocol, teacher), student_of(images, w, protocol, predict(teacher, images))
+    for name, value in taught.items():
+        torch.testing.assert_close(alone[name], value, rtol=1e-3, atol=1e-4)
+    mixed = protocol_of(3, 4, 1e-2, 0.0, ALL, temperature=4.0)
+    assert all(value.isfinite().all() for value in student_of(images, w, mixed, predict(teacher, images)).values())

@@ -89,6 +89,8 @@ def test_a_hub_folder_is_read_by_datasets(distilled: Handout, tmp_path: Path) ->
     export(distilled, "huggingface", tmp_path / "out")
     rows = load_dataset(str(tmp_path / "out"), split="train")
     assert rows.features["label"].names == list(CLASSES)
+    alone = load_dataset("parquet", data_files=str(tmp_path / "out/data/*.parquet"), split="train")
+    assert alone.features == rows.features, "the file says it without its card"
     assert distilled.logits is not None
     for k, row in enumerate(rows):
         np.testing.assert_array_equal(pixels(row["image"]), distilled.images[k])
@@ -120,10 +122,25 @@ def test_tensors_are_read_by_torch(distilled: Handout, tmp_path: Path) -> None:
     torch.testing.assert_close(found["weights"].double(), torch.from_numpy(distilled.weights), rtol=1e-6, atol=0)
 
 
+def shown(images: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+    """As DD-Ranking's ddranking/utils/data.py shows real images to a student."""
+    from torchvision.transforms import Compose, Normalize, ToTensor
+
+    return torch.stack([Compose([ToTensor(), Normalize(mean, std)])(image) for image in images])
+
+
+def test_dd_ranking_gets_cifars_own_normalisation(distilled: Handout, tmp_path: Path) -> None:
+    cifar = replace(distilled, card={**distilled.card, "source": {"kind": "cifar10"}})
+    export(cifar, "dd-ranking", tmp_path / "out")
+    images = torch.load(tmp_path / "out" / "images.pt", weights_only=True)
+    expected = shown(distilled.images, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    np.testing.assert_allclose(images, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_dd_ranking_gets_tensors_class_after_class(distilled: Handout, tmp_path: Path) -> None:
     export(distilled, "dd-ranking", tmp_path / "out")
     images, labels = (torch.load(tmp_path / "out" / name, weights_only=True) for name in ("images.pt", "labels.pt"))
-    np.testing.assert_allclose(images.permute(0, 2, 3, 1) * 255, distilled.images, atol=1e-4)
+    np.testing.assert_allclose(images, shown(distilled.images, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), rtol=1e-5)
     np.testing.assert_array_equal(labels, distilled.logits)
     assert (tmp_path / "out/train/0-n01440764/0.png").exists()
 

@@ -1,0 +1,1 @@
+"""Distilled sets that somebody else made, read as they were published, one file a format."""
