@@ -7,15 +7,19 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.catalogue import weighting_of
+from flows.catalogue import recipes, weighting_of
 from flows.errors import clear_errors as _clear_errors
 from storage.errors import UsageError
+from tasks.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tasks.export.choice import Choice
 
 console = Console(markup=False, emoji=False)
 Root = Annotated[Path, typer.Option("--root", help="the folder of all artifacts")]
@@ -164,6 +168,7 @@ def export(
     teacher: Annotated[
         Path | None, typer.Option("--teacher", help="a teacher's folder, for its logits; the run's if not given")
     ] = None,
+    with_teacher: Annotated[bool, typer.Option("--with-teacher", help="the teacher's weights go with the set")] = False,
     root: Root = Path("runs"),
 ) -> None:
     """Write the distilled pictures with weights and soft labels as other tools read them.
@@ -174,13 +179,31 @@ def export(
     from tasks.export.collect import collect
     from tasks.export.formats import check_export
     from tasks.export.formats import export as write
+    from tasks.inputs.models import read_model
 
     with _clear_errors():
         check_export(form, out)
         chosen = choose(what, root, method=method, weights=weighting_of(weights), teacher=teacher)
-        handout = collect(chosen.decode, chosen.weights, chosen.teacher)
-        write(handout, form, out)
+        if with_teacher and chosen.teacher is None:
+            raise UsageError("there is no teacher to go with it: name one by --teacher, or leave --with-teacher out")
+        judge = read_model(chosen.teacher) if with_teacher and chosen.teacher else None
+        handout = collect(chosen.decode, chosen.weights, chosen.teacher, _told(chosen, root, judge is not None))
+        write(handout, form, out, judge)
     soft = "" if handout.logits is None else " with soft labels"
     what = f"{len(handout.images)} pictures{soft} and {chosen.weights} weights"
     written = ", ".join(part for part in (what, chosen.reason) if part) + f", written to {out}"
     console.print(written, soft_wrap=True, markup=False, highlight=False)
+
+
+def _told(chosen: Choice, root: Path, with_teacher: bool) -> dict[str, Any]:
+    """What a card says of the run that a set is of."""
+    from tasks.export.formats import TEACHER
+    from tasks.export.score import command_of, scores_of
+
+    if chosen.run is None or chosen.method is None:
+        return {}
+    recipe = chosen.run.recipe
+    usual = Recipe.model_validate(recipes()[recipe.name]) if recipe.name in recipes() else None
+    weights = f"{TEACHER}/model.safetensors" if with_teacher else None
+    accuracy = scores_of(chosen.run, chosen.method, root)
+    return {"method": chosen.method, "accuracy": accuracy, "command": command_of(recipe, usual, weights)}

@@ -9,6 +9,7 @@ import unicodedata
 MAX_BYTES = 200  # of the 255 that file systems allow; a write that is under way adds some more
 HEAD_BYTES = 80  # that stay readable of a longer name
 RESERVED = ("zarr.json",)
+STATED = "set.json"  # beside a distilled set: what its tensors do not say, its classes and what floats mean
 FORBIDDEN = re.compile(r'[%/\\:*?"<>|]')
 ESCAPED = re.compile(r"[^a-z0-9_\- ,;'()&+=!]")
 

@@ -26,6 +26,7 @@ class FolderSource(FileSource):
     """`<root>/train/<class>/*.jpg` with an optional `val`, or `<root>/<class>/*.jpg`."""
 
     layout = f"({IMAGE_SUFFIXES_TEXT}) in class folders below"
+    below = ""  # where in a class's folder its images are
 
     def fingerprint(self) -> str:
         return self._seen[1]
@@ -45,7 +46,7 @@ class FolderSource(FileSource):
         for name in names:
             split = split_in(place, name)
             for folder in _class_folders(place.path / name) if split is not None else []:
-                for _, at in self._images(folder):
+                for _, at in self._images(folder / self.below):
                     builder.add(folder.name, split or "", at)
 
     def list_flat(self, place: Place) -> Iterator[tuple[str, Location]]:

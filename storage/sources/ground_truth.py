@@ -1,4 +1,4 @@
-"""ILSVRC's ground truth for its flat validation folder, in the forms that it is handed around in.
+"""ILSVRC's ground truth for its flat validation folder, in the forms that it is handed around in, and Tiny-ImageNet's.
 
 The devkit numbers the classes 1 to 1000 in an order of its own, which is neither that of the WordNet ids nor that of
 any trained network; its `meta.mat` says which number is which WordNet id.
@@ -20,7 +20,11 @@ from storage.sources.listing import WORDNET_ID, SourceError, one_line
 from storage.sources.places import check_file, is_folder
 
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
-FORMS = f"the devkit's folder, archive or {TRUTH}, Kaggle's LOC_val_solution.csv, or a text file of WordNet ids"
+ANNOTATIONS = "val_annotations.txt"  # of Tiny-ImageNet
+FORMS = (
+    f"the devkit's folder, archive or {TRUTH}, Kaggle's LOC_val_solution.csv, Tiny-ImageNet's {ANNOTATIONS}, or a text "
+    "file of WordNet ids"
+)
 MAX_BYTES = 256 << 20  # ILSVRC's own are a hundredth of it
 _UNREADABLE = (
     OSError,
@@ -43,7 +47,8 @@ def class_names(labels: Path, image_names: list[str]) -> list[str]:
         for file in label_files(labels):
             check_file(file)
             _check_size(labels, file.stat().st_size)
-        found = _by_name(labels, image_names) if labels.suffix == ".csv" else _in_order(labels)
+        named = labels.suffix == ".csv" or labels.name == ANNOTATIONS
+        found = _by_name(labels, image_names) if named else _in_order(labels)
     except _UNREADABLE as error:
         raise SourceError(f"data.val_labels={labels} cannot be read ({one_line(repr(error))}): give {FORMS}") from error
     for name in found:
@@ -78,10 +83,14 @@ def _is_devkit(labels: Path) -> bool:
 
 
 def _by_name(labels: Path, image_names: list[str]) -> list[str]:
-    """Kaggle's table: ImageId, and a PredictionString that starts with the WordNet id."""
+    """Kaggle's table: ImageId, and a PredictionString that starts with the WordNet id. Tiny-ImageNet's: the file's name
+    and the WordNet id, and a box."""
     with labels.open(newline="") as file:
-        rows = csv.DictReader(file, restval="")
-        known = {row["ImageId"]: row["PredictionString"].partition(" ")[0] for row in rows}
+        if labels.name == ANNOTATIONS:
+            known = {PurePosixPath(row[0]).stem: row[1] for row in csv.reader(file, delimiter="\t") if row}
+        else:
+            rows = csv.DictReader(file, restval="")
+            known = {row["ImageId"]: row["PredictionString"].partition(" ")[0] for row in rows}
     stems = [PurePosixPath(name).stem for name in image_names]
     absent = [stem for stem in stems if stem not in known]
     if absent:

@@ -12,12 +12,15 @@ from tasks.recipe.settings import Weighting
 
 
 class Choice(NamedTuple):
-    """Pictures, the rule of their weights, whose logits go with them, and why these, where nobody asked for them."""
+    """Pictures, the rule of their weights, whose logits go with them, why these, where nobody asked for them, and the
+    run and the method that they are of, where that is known."""
 
     decode: Artifact
     weights: Weighting
     teacher: Artifact | None
     reason: str = ""
+    run: KeptRun | None = None
+    method: str | None = None
 
 
 def choose(
@@ -33,7 +36,7 @@ def choose(
     method, weights, teacher  instead of the method that the run prefers, the method's rule, the run's teacher
     Raises UsageError for what is none of these or ambiguous, NotDone for what is not finished.
     """
-    run, reason = kept_run(root / what), ""
+    run, reason, name = kept_run(root / what), "", None
     if run is not None:
         name = method or run.chosen
         if not method:
@@ -52,7 +55,7 @@ def choose(
         found = f"of methods with weights {', '.join(map(str, rules))}" if rules else "of no run that is kept"
         raise UsageError(f"{what} holds pictures {found}: say which rule with --weights")
     judge = Artifact.open(teacher) if teacher else _teacher_of(run, decode.root)
-    return Choice(decode, rules[0] if weights is None else weights, judge, reason)
+    return Choice(decode, rules[0] if weights is None else weights, judge, reason, run, name)
 
 
 def _pictures_of(run: KeptRun, method: str, root: Path) -> Artifact:

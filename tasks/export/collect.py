@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,12 @@ from tasks.inputs.stores import distilled_set
 from tasks.recipe.settings import Weighting
 
 
-def collect(decode: Artifact, weights: Weighting, teacher: Artifact | None) -> Handout:
+def collect(
+    decode: Artifact, weights: Weighting, teacher: Artifact | None, told: dict[str, Any] | None = None
+) -> Handout:
     """The pictures of a decode artifact, weighted by this rule, with a teacher's logits where one is given.
+
+    told  what the card says besides: "method", "accuracy", "command"
 
     Raises NotDone for an artifact that is not finished or of another stage, ValueError for an unknown rule.
     """
@@ -26,18 +31,18 @@ def collect(decode: Artifact, weights: Weighting, teacher: Artifact | None) -> H
                 f"{artifact} is no finished artifact of the stage {stage}, or has a damaged file, which `ddoq verify` "
                 "names: run `ddoq run`, or give another"
             )
-    distilled, cluster = distilled_set(decode, weights), decode.parents["cluster"]
+    distilled, cluster = distilled_set(decode, weights), decode.parents.get("cluster")
     card = {
+        **(told or {}),
         "source": _source(decode.ancestor("shard")),
         "images per class": len(distilled.images) // len(distilled.classes),
         "weights": weights,
-        "prototypes": cluster.config,
+        "prototypes": cluster and cluster.config,
         "pictures": decode.config,
-        "W2 of the mass-weighted prototypes, mean over classes": fmean(
-            mark.facts["w2"] for mark in cluster.marks().values()
-        ),
+        "W2 of the mass-weighted prototypes, mean over classes": cluster
+        and fmean(mark.facts["w2"] for mark in cluster.marks().values()),
         "teacher": None if teacher is None else {"top1": teacher.record().facts.get("top1")},
-        "made from": {"decode": decode.digest, "cluster": cluster.digest},
+        "made from": {"decode": decode.digest, **({"cluster": cluster.digest} if cluster else {})},
     }
     logits = None if teacher is None else _logits(teacher, distilled.images)
     return Handout(**vars(distilled), logits=logits, card=card)

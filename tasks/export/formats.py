@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from storage.errors import UsageError
 from storage.files import whole_folder, write_json
+from storage.names import STATED
 from tasks.export import dd_ranking, huggingface, imagefolder, torch, webdataset
-from tasks.export.card import CARD, card_text
+from tasks.export.card import CARD, card_text, front_matter
 from tasks.export.handout import Handout
-from tasks.inputs.distilled import STATED
 
+TEACHER = "teacher"  # the folder of the model that the soft labels are of
 Writer = Callable[[Handout, Path], None]
 WRITERS: dict[str, tuple[Writer, ...]] = {
     "imagefolder": (imagefolder.write,),
@@ -30,13 +32,16 @@ def check_export(form: str, out: Path) -> None:
         raise UsageError(f"{out} is not an empty folder: give another with --out")
 
 
-def export(handout: Handout, form: str, out: Path) -> None:
-    """Write the set into a new folder. Raises UsageError as check_export does."""
+def export(handout: Handout, form: str, out: Path, teacher: Path | None = None) -> None:
+    """Write the set into a new folder, with a teacher's model, if one is to go with it. Raises UsageError as
+    check_export does."""
     check_export(form, out)
     with whole_folder(out) as folder:
         for write in WRITERS[form]:
             write(handout, folder)
         told = dd_ranking.told_of(handout) if form == "dd-ranking" else {}
         write_json(folder / STATED, {"classes": handout.classes, **told})
-        columns = huggingface.front_matter(handout) if form == "huggingface" else ""
-        (folder / CARD).write_text(card_text(handout, columns))
+        if teacher:
+            shutil.copytree(teacher, folder / TEACHER)
+        columns = huggingface.columns_of(handout) if form == "huggingface" else {}
+        (folder / CARD).write_text(card_text(handout, front_matter(handout, form, columns)))

@@ -43,8 +43,8 @@ def _features(handout: Handout) -> list[dict[str, Any]]:
     return [*features, logits] if handout.logits is not None else features
 
 
-def front_matter(handout: Handout) -> str:
-    """What the card begins with: the columns, and where they lie."""
+def columns_of(handout: Handout) -> dict[str, Any]:
+    """What the card's front matter says of the columns, and where they lie."""
     names = {str(label): name for label, name in enumerate(handout.classes)}
     features: list[dict[str, Any]] = [
         {"name": "image", "dtype": "image"},
@@ -54,8 +54,7 @@ def front_matter(handout: Handout) -> str:
     ]
     if handout.logits is not None:
         features.append({"name": "logits", "sequence": "float32"})
-    declared = {
+    return {
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}],
         "dataset_info": {"features": features},
     }
-    return "---\n" + "\n".join(f"{key}: {json.dumps(value)}" for key, value in declared.items()) + "\n---\n\n"

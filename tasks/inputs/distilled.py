@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-STATED = "set.json"  # beside a set: what its tensors do not say themselves, its classes and what floats mean
-
 
 @dataclass(frozen=True)
 class Distilled:

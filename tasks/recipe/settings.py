@@ -75,6 +75,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+PUBLISHED = ("cifar10", "cifar100", "tiny-imagenet", "imagenette")  # data sets that are downloaded, each in a layout
 GIVEN, TRAINED = "[given]", "[trained]"  # in brackets, as flows.catalogue leaves out of messages
 
 
@@ -95,7 +96,9 @@ def _either(found: Any, first: str, second: str, *, kind_of_second: str | None =
 class DataConfig(Settings):
     """Where the real images come from (stage shard)."""
 
-    source: Literal["digits", "folder", "tar", "webdataset", "parquet", "cifar10", "imagenette"] = Field(
+    source: Literal[
+        "digits", "folder", "tar", "webdataset", "parquet", "cifar10", "cifar100", "tiny-imagenet", "imagenette"
+    ] = Field(
         "folder",
         description="imagenette is fastai's, in a split of its own: the papers' is subset=imagenette of ILSVRC's",
     )
@@ -128,7 +131,7 @@ class DataConfig(Settings):
     def _validation_is_complete(self) -> DataConfig:
         if self.val_labels and (self.val_path is None or self.source not in ("folder", "tar")):
             raise ValueError("data.val_labels goes with data.val_path, and with data.source folder or tar")
-        if self.val_path and self.source in ("digits", "cifar10", "imagenette"):
+        if self.val_path and self.source in ("digits", *PUBLISHED):
             raise ValueError(f"data.source {self.source!r} has its own validation images: leave data.val_path out")
         return self
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from storage.names import STATED
 from storage.sources.listing import is_image_name
-from tasks.inputs.distilled import STATED
 from tasks.sets.given import (
     LOGITS,
     GivenSet,

@@ -14,9 +14,9 @@ from PIL import Image
 
 from storage.errors import UserError
 from storage.files import sha256_of
+from storage.names import STATED
 from storage.record import hash_once
 from storage.sources.pictures import Unreadable, read_picture
-from tasks.inputs.distilled import STATED
 
 MOST_STATED_BYTES = 16 << 20
 LABELS, WEIGHTS, LOGITS = ("label", "labels", "target", "targets", "y", "fine_label"), ("weight", "weights"), (

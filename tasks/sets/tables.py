@@ -15,7 +15,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.inputs.distilled import STATED
+from storage.names import STATED
 from tasks.sets.given import (
     LABELS,
     LOGITS,

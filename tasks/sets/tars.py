@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.inputs.distilled import STATED
+from storage.names import STATED
 from tasks.sets.given import (
     LABELS,
     WEIGHTS,

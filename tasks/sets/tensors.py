@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.inputs.distilled import STATED
+from storage.names import STATED
 from tasks.sets.given import (
     LABELS,
     LOGITS,
