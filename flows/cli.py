@@ -172,7 +172,8 @@ def compare(
     own_labels: OwnLabels = False,
     seeds: NumSeeds = 5,
     quantizer: Annotated[
-        list[str] | None, typer.Option(help="stream, exact, balanced; those if not given. Or clvq")
+        list[str] | None,
+        typer.Option(help="stream, exact, balanced; those if not given. Or clvq, divisive, centre-margin"),
     ] = None,
     weights: Annotated[
         list[str] | None, typer.Option(help="uniform, sqrt, mass; those if not given. Or a power")

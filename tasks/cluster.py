@@ -38,11 +38,9 @@ def plan(recipe: Recipe, method: str, seed: int, latents: Artifact) -> Work:
     index = index_of(latents)
     counts = index.counts("train")
     config, largest = recipe.effective(method, counts.values()).cluster, max(counts.values())
-    if largest > IMAGES_IN_MEMORY and config.method == "balanced":
-        raise UsageError(
-            f"cluster.method=balanced takes classes of at most {IMAGES_IN_MEMORY} images, and one has {largest}: "
-            "take exact"
-        )
+    if largest > IMAGES_IN_MEMORY and config.is_whole:
+        most = f"at most {IMAGES_IN_MEMORY} images, and one has {largest}"
+        raise UsageError(f"cluster.method={config.method} takes classes of {most}: take exact")
     num_points = recipe.num_points(method)
     settings = {**identity(config, largest), "num_points": num_points, "seed": seed}
     artifact = Artifact(latents.root, "cluster", VERSION, settings, {"encode": latents}, label=config.method)

@@ -37,7 +37,14 @@ Names = Sequence[str]
 Arrays = dict[str, NDArray[Any]]
 
 READS = {"autoencoder": ("autoencoder",), "diffusion": ("autoencoder", "prior")}
-LATER = {"guided_channels", "noise", "num_candidates", "mosaic", *GIVEN_ALONE}  # as by default, they are in no digest
+LATER = {
+    "guided_channels",
+    "noise",
+    "num_candidates",
+    "mosaic",
+    "centroid_guidance_until",
+    *GIVEN_ALONE,
+}  # as by default, they are in no digest
 
 
 def plan(recipe: Recipe, method: str, seed: int, made_of: Artifact, models: Mapping[str, Artifact]) -> Work:

@@ -42,6 +42,9 @@ def identity(protocol: Protocol, architecture: str, weights: Weighting, seed: in
     """The settings of a student. How many logits are stored is the labels' own, how it is evaluated no part of it."""
     numbers = {**asdict(protocol), "augmentation": augmentation_identity(protocol.augmentation)}
     del numbers["label_top_k"], numbers["center_crop"]
+    for name in ("hard_phase", "label_smoothing"):  # once were not: as by default, they are in no digest
+        if not numbers[name]:
+            del numbers[name]
     if protocol.batch_norm_momentum is None or not may_have_batch_norm(architecture):
         del numbers["batch_norm_momentum"]
     return {**numbers, "architecture": architecture, **initialisation(architecture), "weights": weights, "seed": seed}

@@ -13,13 +13,16 @@ from scipy.sparse import issparse
 from ddoq_core.cluster.partition import Weights
 
 OF_TENSOR = "tensor.detach().float().cpu().numpy()"
-Method = Literal["exact", "stream", "stream-d4m", "clvq", "balanced", "random"]
+Method = Literal["exact", "stream", "stream-d4m", "clvq", "balanced", "random", "divisive", "centre-margin"]
 METHODS: tuple[Method, ...] = get_args(Method)
+WITH_STARTS: tuple[Method, ...] = ("exact", "balanced", "divisive", "centre-margin")
+WHOLE: tuple[Method, ...] = ("balanced", "divisive", "centre-margin")  # which look at all points of a class at once
 TAKEN_BY: dict[str, tuple[Method, ...]] = {
-    "num_starts": ("exact", "balanced"),
+    "num_starts": WITH_STARTS,
     "batch_size": ("stream", "stream-d4m"),
     "step": ("clvq",),
     # Not clvq, whose steps are draws from the data, nor balanced: whole points of unequal weight fill no equal cells.
+    # Nor the peers', as published.
     "sample_weight": ("exact", "stream", "stream-d4m", "random"),
 }
 

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from ddoq_core.cluster import exact, partition, streaming
 from ddoq_core.cluster.blocks import Ahead, Blocks, Passes, Reader
-from ddoq_core.cluster.checks import Method, check_options, check_whole
+from ddoq_core.cluster.checks import WHOLE, Method, check_options, check_whole
 from ddoq_core.cluster.partition import Centred, Index, Points
 from ddoq_core.cluster.quantize import NUM_STARTS, Quantization, finish
 
@@ -35,13 +35,13 @@ def quantize_blocks(
 
     In memory are a block, and AHEAD_BYTES of a stream's points, or k-means||'s candidates, 8,001 or 10K + 1, with
     their Gram matrix of 256 MiB. The result depends on the order of the points, and to rounding on the blocks' sizes.
-    Raises ValueError as `quantize` does, and for "balanced", which solves one transport problem over all points.
+    Raises ValueError as `quantize` does, and for methods that look at all points at once, as "balanced".
     """
     check_options(method, num_points, num_starts=num_starts)
     check_whole("num_points", num_points)
     check_whole("seed", seed, least=0)
-    if method == "balanced":
-        raise ValueError("method balanced needs the whole class in memory: take method exact")
+    if method in WHOLE:
+        raise ValueError(f"method {method} needs the whole class in memory: take method exact")
     points, rng = Passes(blocks), np.random.SeedSequence(seed)
     if not 1 <= num_points <= len(points):
         raise ValueError(f"{num_points} points asked for, but the class has {len(points)}; ask for 1 to {len(points)}")

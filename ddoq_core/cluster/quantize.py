@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddoq_core.cluster import balanced, exact, partition, streaming
-from ddoq_core.cluster.checks import Method, check_options, check_points, check_weights, check_whole
-from ddoq_core.cluster.partition import Centred, Index, Points, Weights
+from ddoq_core.cluster import balanced, exact, partition, peers, streaming
+from ddoq_core.cluster.checks import WITH_STARTS, Method, check_options, check_points, check_weights, check_whole
+from ddoq_core.cluster.partition import Centred, Index, Points
 
 NUM_STARTS = 10
 
@@ -66,8 +66,9 @@ def quantize(
                    "clvq": one pass of competitive learning, shuffled by the seed (CLVQ as the paper defines it)
                    "balanced": cells of equal counts up to one, from the exact start: a uniform barycenter
                    "random": K of the points themselves
+                   "divisive", "centre-margin": as ManifoldGD and BPS choose them, see ddoq_core.cluster.peers
     seed           a whole number ≥ 0
-    num_starts     of exact and balanced; 10 unless given
+    num_starts     of exact, balanced and the peers'; 10 unless given
     batch_size     of the streams; K unless given, as in D4M's scripts
     step           (a, b) of CLVQ's steps γ_t = a / (a + b·t); γ = 1/v, the running mean, unless given
     sample_weight  w (n,) ≥ 0 of exact, the streams and random (which draws by it); 1 each unless given. A point of
@@ -86,7 +87,7 @@ def quantize(
     data = partition.centre(points, w)
     part = _of_positive_weight(data)
     starts = 1
-    if num_points < len(part.x) and method in ("exact", "balanced"):
+    if num_points < len(part.x) and method in WITH_STARTS:
         starts = num_starts or NUM_STARTS
     assignment, centroids = _cells(part, num_points, method, np.random.SeedSequence(seed), starts, batch_size, step)
     if centroids is None:
@@ -123,8 +124,13 @@ def _cells(
     if method in ("exact", "balanced"):
         assignment = exact.best_partition(x, num_points, num_starts, rng, w)
         return (balanced.balance(x, assignment, num_points) if method == "balanced" else assignment), None
+    if method == "divisive":
+        return peers.divisive(x, num_points, num_starts, rng), None
+    if method == "centre-margin":
+        return _points_themselves(x, peers.centre_and_margin(x, num_points, num_starts, rng))
     if method == "random":
-        return _random_points(x, num_points, rng, w)
+        p = None if w is None else w / w.sum()
+        return _points_themselves(x, np.random.default_rng(rng).choice(len(x), num_points, replace=False, p=p))
     if method == "clvq":
         return partition.assign_all(x, streaming.clvq(x, num_points, rng, step))
     drop_last = method == "stream-d4m"
@@ -159,12 +165,8 @@ def finish(
     )
 
 
-def _random_points(
-    x: Points, num_points: int, seed: np.random.SeedSequence, weights: Weights | None
-) -> tuple[Index, Points]:
-    """K of the points drawn by weight without replacement; each keeps its own cell, also among equal points."""
-    p = None if weights is None else weights / weights.sum()
-    chosen = np.random.default_rng(seed).choice(len(x), num_points, replace=False, p=p)
+def _points_themselves(x: Points, chosen: Index) -> tuple[Index, Points]:
+    """Cells (n,) of some of the points (K,) as centroids; each keeps its own cell, also among equal points."""
     assignment, _ = partition.assign(x, x[chosen])
-    assignment[chosen] = np.arange(num_points)
+    assignment[chosen] = np.arange(len(chosen))
     return assignment, x[chosen]

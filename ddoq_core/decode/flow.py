@@ -70,6 +70,7 @@ class FlowPrior:
         seeds: Sequence[int] = (),
         inversion: bool = False,
         centroid_guidance: float = 0.0,
+        centroid_guidance_until: float = 0.5,
     ) -> torch.Tensor:
         """Latents (B, C, H, W) float32 from centroids z that are noised to t = strength; everything as Prior.sample."""
         times = _times(strength, num_steps)  # t_0 > t_1 > … > 0
@@ -89,7 +90,7 @@ class FlowPrior:
                 fresh = torch.stack([torch.randn(z.shape[1:], generator=generator) for generator in generators])
                 eps = math.sqrt(1 - share**2) * eps + share * fresh.to(eps)
             z = (1 - s) * clean + s * eps  # at t = s; for the same ẑ_0 and ε̂ that is z + (s − t)·v
-            if centroid_guidance and 2 * (k + 1) < len(times):
+            if centroid_guidance and k + 1 <= min(centroid_guidance_until * (len(times) - 1), len(times) - 2):
                 z = z + centroid_guidance * s * share * (centroids - clean)  # λ·σ_t·(m − ẑ_0)
         return self.mean + self.std * z
 

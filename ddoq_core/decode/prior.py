@@ -49,6 +49,7 @@ class Prior:
         seeds: Sequence[int] | None = None,
         inversion: bool = False,
         centroid_guidance: float = 0.0,
+        centroid_guidance_until: float = 0.5,
     ) -> torch.Tensor:
         """Latents (B, C, H, W) float32 from centroids z noised to `strength`, denoised in strength · num_steps steps.
 
@@ -56,7 +57,8 @@ class Prior:
         guided_channels    guide the first of the C channels alone; DiT's own script has 3 of 4, and so has Minimax
         seeds              B seeds of the noise that a stochastic scheduler adds at its steps
         inversion          the centroid's own noise, by DDIM inversion, takes the place of `noise`
-        centroid_guidance  λ of the pull towards the centroid in the first half of the steps (MGD3, arXiv 2505.18963)
+        centroid_guidance  λ of the pull towards the centroid (MGD3, arXiv 2505.18963), for this share of the steps: its
+                           scripts stop it after 25 of 50
         """
         device = self.conditions.device
         centroids, labels, noise = z.to(device), labels.to(device), noise.to(device)
@@ -72,7 +74,7 @@ class Prior:
         for k, t in enumerate(timesteps):
             found = self.scheduler.step(self._guided(z, t, labels, guidance_scale, guided_channels), t, z, **draws)
             z = found.prev_sample  # (B, C, H, W), from t to the step after it
-            if centroid_guidance and 2 * (k + 1) <= len(timesteps):
+            if centroid_guidance and k + 1 <= min(centroid_guidance_until * len(timesteps), len(timesteps) - 1):
                 sigma = self._step_deviation(t, timesteps[k + 1])
                 z = z + centroid_guidance * sigma * (centroids - found.pred_original_sample)  # λ·σ_t·(m − ẑ_0)
         return z

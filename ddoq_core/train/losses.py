@@ -26,15 +26,18 @@ def mixed_logits(logits: torch.Tensor, draws: Draws, size_px: int, temperature: 
 
 
 def hard_label_loss(
-    student: torch.Tensor, y: torch.Tensor, w: torch.Tensor, draws: Draws, size_px: int
+    student: torch.Tensor, y: torch.Tensor, w: torch.Tensor, draws: Draws, size_px: int, smoothing: float = 0.0
 ) -> torch.Tensor:
     """(1/B) Σ a·w_i·CE(s_i, y_i) + (1 − a)·w_p·CE(s_i, y_p), p the partner of CutMix and a the share that is kept.
 
     Logits (B, C), classes y (B,), weights w (B,). With equal weights this is CutMix's loss (arXiv 1905.04899).
+
+    smoothing  ε of label smoothing (arXiv 1512.00567): 1 − ε of the class, and ε evenly over all
     """
     a = draws.kept(size_px)
-    own = w * F.cross_entropy(student, y, reduction="none")  # (B,), w_i·CE(s_i, y_i)
+    own = w * F.cross_entropy(student, y, reduction="none", label_smoothing=smoothing)  # (B,), w_i·CE(s_i, y_i)
     if draws.partner is None:
         return own.mean()
-    other = draws.other(w) * F.cross_entropy(student, draws.other(y), reduction="none")  # (B,), w_p·CE(s_i, y_p)
+    of_partner = F.cross_entropy(student, draws.other(y), reduction="none", label_smoothing=smoothing)
+    other = draws.other(w) * of_partner  # (B,), w_p·CE(s_i, y_p)
     return (a * own + (1 - a) * other).mean()

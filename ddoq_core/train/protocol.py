@@ -46,6 +46,9 @@ class Augmentation:
 class Protocol:
     """How a classifier is trained, complete. The same for every method that is compared.
 
+    hard_phase   (from, until), shares of the training in which the classes are the labels instead: HALD's soft, hard,
+                 soft (arXiv 2512.15647), whose script has (1/6, 5/6)
+    label_smoothing  of class labels: 1 − ε of a picture's label, and ε evenly over all
     labels       the teacher's in the training step, the teacher's as stored beforehand, the classes, or a given set's
                  own soft labels
     label_top_k  of stored labels, how many logits are kept per picture; None: all
@@ -59,6 +62,8 @@ class Protocol:
 
     labels: Labels = "online"
     label_top_k: int | None = None
+    hard_phase: tuple[float, float] | None = None
+    label_smoothing: float = 0.0
     weights_in: WeightsIn = "loss"
     num_epochs: int
     batch_size: int

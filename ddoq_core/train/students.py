@@ -74,19 +74,22 @@ def train_student(
     own = torch.from_numpy(teacher).to(device) if isinstance(teacher, np.ndarray) else None  # (n, C)
     batches = DistilledBatches(images, weights, protocol, seed, device)
     in_loss = weights if protocol.weights_in == "loss" else np.ones(len(images))
+    hard_from, hard_until = (round(s * protocol.num_epochs) * batches.per_epoch for s in protocol.hard_phase or (0, 0))
     y, w = torch.from_numpy(labels).to(device), torch.from_numpy(in_loss).float().to(device)  # (n,), (n,)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         batch = teacher.batch(step) if isinstance(teacher, StoredLabels) else batches.batch(step, generator)
         x, rows = batches.pictures(batch), sent(batch.rows, device)  # (B, 3, S, S), (B,)
-        if judge:
+        if hard_from <= step < hard_until:
+            batch = replace(batch, logits=None)
+        elif judge:
             batch = replace(batch, logits=ask(judge, x))  # t (B, C), of the mixed picture
-        if own is not None:
+        elif own is not None:
             batch = replace(batch, logits=mixed_logits(own[rows], batch.draws, size_px, protocol.temperature))
         with mixed_precision(device):
             answer = network(x)  # s (B, C)
         if batch.logits is None:
-            return hard_label_loss(answer.float(), y[rows], w[rows], batch.draws, size_px)
+            return hard_label_loss(answer.float(), y[rows], w[rows], batch.draws, size_px, protocol.label_smoothing)
         mixed = batch.draws.mix(w[rows], size_px)  # a·w_i + (1 − a)·w_p: our choice, no source weighs mixed pictures
         return soft_label_loss(answer.float(), sent(batch.logits, device), mixed, protocol.temperature)
 

@@ -11,9 +11,8 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from storage.errors import UsageError
 from tasks.recipe.cells import D4M, GIVEN, RANDOM, RANDOM_IMAGES, Cell
 from tasks.recipe.recipe import MethodConfig, Recipe, check_method_name
-from tasks.recipe.settings import DecodeConfig, Settings, Weighting
+from tasks.recipe.settings import DecodeConfig, Quantizer, Settings, Weighting
 
-Quantizer = Literal["exact", "stream", "stream-d4m", "clvq", "balanced"]
 Pictures = Literal["diffusion", "autoencoder", "medoid", "random"]
 OWNED = {  # settings of a recipe that a matrix has in their place
     "ipc": "ipc", "seeds": "seeds", "methods": "quantizers", "cluster.method": "quantizers", "weights": "weights",

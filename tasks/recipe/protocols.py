@@ -6,11 +6,11 @@ and epochs by them. What the artifact of a student is identified by are the reso
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from ddoq_core.train.protocol import Augmentation, Protocol, WeightsIn, num_batches
+from ddoq_core.train.protocol import Augmentation, Protocol, num_batches
 from tasks.recipe.recipe import Recipe, TrainConfig
 from tasks.recipe.settings import ProtocolName
 
@@ -117,7 +117,7 @@ def protocol_of(recipe: Recipe, method: str, num_classes: int) -> Protocol:
     for each side² of a plain picture's, as IDC has it with --same_compute (arXiv 2205.14959).
     """
     own = recipe.settings_of(method)
-    protocol = resolve(recipe.train, recipe.ipc, num_classes, own.weights_in)
+    protocol = resolve(recipe.train, recipe.ipc, num_classes, own.in_protocol)
     if own.decode.labels == "own":
         protocol = replace(protocol, labels="own")
     num_pictures = recipe.num_pictures(method) * num_classes
@@ -126,10 +126,10 @@ def protocol_of(recipe: Recipe, method: str, num_classes: int) -> Protocol:
     return replace(protocol, num_epochs=-(-protocol.num_epochs * in_mosaics // of_tiles))
 
 
-def resolve(config: TrainConfig, ipc: int, num_classes: int, weights_in: WeightsIn | None = None) -> Protocol:
-    """The preset's values, and in their place all that the recipe sets; weights_in is a method's own, if it has one."""
+def resolve(config: TrainConfig, ipc: int, num_classes: int, of_method: Mapping[str, Any] | None = None) -> Protocol:
+    """The preset's values, in their place all that the recipe sets, and before that what a method sets of its own."""
     own: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(Protocol)}
-    own["weights_in"] = weights_in or config.weights_in
+    own |= of_method or {}
     preset = PRESETS[config.protocol](ipc, num_classes)
     return replace(preset, **{name: value for name, value in own.items() if value is not None})
 

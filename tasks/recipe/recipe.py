@@ -31,6 +31,7 @@ from tasks.recipe.settings import (
 )
 
 METHOD_NAME = 60  # characters
+Share = Annotated[float, Field(ge=0, le=1)]
 REAL = ("medoid", "random")  # decode methods whose pictures are real images
 WEIGHTS_OF: dict[str, tuple[Weighting, ...]] = {"random": ("uniform",), "given": ("given", "uniform")}  # no masses
 
@@ -44,6 +45,11 @@ class TrainConfig(Settings):
         None, description="the teacher's, online or stored by the stage label, or the classes"
     )
     label_top_k: Count | None = Field(None, description="of stored labels, keep this many logits per picture")
+    hard_phase: tuple[Share, Share] | None = Field(
+        None,
+        description="shares of the epochs, [from, until], in which the classes are the labels: HALD's are 1/6, 5/6",
+    )
+    label_smoothing: Share | None = Field(None, description="of class labels; HALD's script has 0.8")
     weights_in: WeightsIn | None = Field(
         None, description="weights multiply the loss, or are the probabilities by which an epoch's pictures are drawn"
     )
@@ -72,6 +78,8 @@ class MethodConfig(Settings):
     decode: dict[str, Any] = Field({})
     weights: Weighting | None = None
     weights_in: WeightsIn | None = Field(None, description="instead of the protocol's, to compare what weights do")
+    hard_phase: tuple[Share, Share] | None = Field(None, description="instead of the protocol's, to compare labels")
+    label_smoothing: Share | None = None
 
 
 class Method(NamedTuple):
@@ -80,7 +88,7 @@ class Method(NamedTuple):
     cluster: ClusterConfig
     decode: DecodeConfig
     weights: Weighting
-    weights_in: WeightsIn | None
+    in_protocol: dict[str, Any]
 
     @property
     def is_random(self) -> bool:
@@ -187,7 +195,8 @@ class Recipe(Settings):
         decode = DecodeConfig.model_validate({**inherited, **change.decode})
         usual = WEIGHTS_OF.get(decode.method, (self.weights,))[0]
         weights = usual if change.weights is None else change.weights
-        return Method(cluster, decode, weights, change.weights_in)
+        names = {"weights_in", "hard_phase", "label_smoothing"}
+        return Method(cluster, decode, weights, change.model_dump(include=names, exclude_none=True))
 
     def effective(self, method: str, counts: Iterable[int]) -> Method:
         """The settings of a method, less what makes no difference for classes of these sizes: where K divides each, D4M

@@ -23,6 +23,7 @@ Subset = Literal[
     "imagenette", "imagewoof", "imagenet100", "imageidc", "imagemeow", "imagesquawk", "imagefruit", "imageyellow"
 ]
 BY_MINUTES = "if none, as many as fit into the recipe's `minutes`"
+Quantizer = Literal["exact", "stream", "stream-d4m", "clvq", "balanced", "divisive", "centre-margin"]
 ProtocolName = Literal["fkd", "rded", "hard", "rd3", "quick"]
 
 
@@ -313,13 +314,20 @@ PriorConfig = Annotated[
 class ClusterConfig(Settings):
     """How the K prototypes of a class are found."""
 
-    method: Literal["exact", "stream", "stream-d4m", "clvq", "balanced", "random"] = "exact"
+    method: Quantizer | Literal["random"] = Field(
+        "exact", description="divisive: bisecting k-means, as ManifoldGD; centre-margin: real images, as BPS chooses"
+    )
     num_starts: PositiveInt = Field(10, le=10_000)
 
     @property
     def has_starts(self) -> bool:
         """Whether the method tries several starts."""
-        return self.method in ("exact", "balanced")
+        return self.method == "exact" or self.is_whole
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the method looks at all points of a class at once."""
+        return self.method in ("balanced", "divisive", "centre-margin")
 
 
 GIVEN_ALONE = ("path", "class_order", "value_range", "mean", "std", "labels")
@@ -358,6 +366,7 @@ class DecodeConfig(Settings):
     sampler: Literal["given", "ddim", "ddpm"] = Field("given", description="the prior's own, or another")
     inversion: bool = Field(False, description="the centroid's own noise by DDIM inversion; needs ddim")
     centroid_guidance: Scale = Field(0.0, description="pull towards the centroid, as MGD3; needs ddim or ddpm")
+    centroid_guidance_until: Strength = Field(0.5, description="for this share of the steps: MGD3's 25 of 50")
     noise: Noise = Field(
         "plain", description="matched: a centroid first gets the variance that quantising its cell or class left out"
     )
@@ -409,5 +418,5 @@ class DecodeConfig(Settings):
     @property
     def sampling(self) -> dict[str, Any]:
         """What the prior's sampling takes."""
-        names = {"strength", "guidance_scale", "guided_channels", "num_steps", "inversion", "centroid_guidance"}
-        return self.model_dump(include=names)
+        names = {"strength", "guidance_scale", "guided_channels", "num_steps", "inversion"}
+        return self.model_dump(include={*names, "centroid_guidance", "centroid_guidance_until"})

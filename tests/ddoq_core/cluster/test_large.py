@@ -10,11 +10,11 @@ import pytest
 from ddoq_core import quantize
 from ddoq_core.cluster import large
 from ddoq_core.cluster.blocks import Ahead, Blocks, Passes
-from ddoq_core.cluster.checks import METHODS, Method
+from ddoq_core.cluster.checks import METHODS, WHOLE, Method
 from ddoq_core.cluster.large import quantize_blocks
 from ddoq_core.measure.wasserstein import w2
 
-IN_BLOCKS = tuple(method for method in METHODS if method != "balanced")
+IN_BLOCKS = tuple(method for method in METHODS if method not in WHOLE)
 
 
 def blocks_of(z: np.ndarray, size: int) -> Blocks:

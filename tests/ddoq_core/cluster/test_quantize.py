@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
-from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.cluster import BisectingKMeans, KMeans, MiniBatchKMeans
+from sklearn.metrics import adjusted_rand_score
 
 from ddoq_core import Quantization, quantize
 from ddoq_core.cluster.balanced import equal_cells
@@ -30,6 +31,8 @@ GOLDEN = {
     "clvq": ("7c70753a16673240", 4001.9748916625977),
     "balanced": ("b6a4d238fa9cf5bb", 3697.714442253113),
     "random": ("955aa7e671205164", 6646.337646484375),
+    "divisive": ("589474839cd95280", 3732.007212162018),
+    "centre-margin": ("88f07f7c3d0f6dfe", 5218.659912109375),
 }
 
 
@@ -208,6 +211,28 @@ def test_equal_cells_are_the_cheapest(n: int, k: int, seed: int) -> None:
     cheapest = min(cost[np.arange(n), list(c)].sum() for c in allowed)
     assert np.ptp(np.bincount(cells, minlength=k)) <= 1
     assert cost[np.arange(n), cells].sum() == pytest.approx(cheapest)
+
+
+def test_divisive_cuts_the_largest_inertia_in_two_by_its_best_two_means() -> None:
+    """As bisecting k-means of scikit-learn does with many starts."""
+    z = np.concatenate([blobs(40, 3, seed=12), 30 + blobs(30, 3, seed=13), -50 + blobs(20, 3, seed=14, spread=3.0)])
+    q = quantize(z, 5, method="divisive", num_starts=20)
+    theirs = BisectingKMeans(5, n_init=50, bisecting_strategy="biggest_inertia", random_state=0).fit(z)
+    assert adjusted_rand_score(theirs.labels_, q.assignment) == pytest.approx(1)
+    assert q.inertia == pytest.approx(theirs.inertia_, rel=1e-4)
+    nested = quantize(z, 4, method="divisive", num_starts=20)
+    assert all(len(set(nested.assignment[q.assignment == k])) == 1 for k in range(5)), "one more cut, all else the same"
+
+
+def test_centre_and_margin_are_points_near_the_means_and_at_nine_tenths() -> None:
+    z = np.concatenate([np.arange(11.0), 100 + np.arange(21.0), 1000 + np.arange(31.0)])[:, None]
+    q = quantize(z, 5, method="centre-margin")
+    points = sorted(float(c) for c in q.centroids[:, 0])
+    assert points[0] == 5 and 110 in points and 1015 in points, "the means' own points"
+    margins = sorted(set(points) - {5, 110, 1015})  # of the two largest cells, at 0.9 of 19 and of 29 other distances
+    assert [abs(margins[0] - 110), abs(margins[1] - 1015)] == [9, 14]
+    assert sorted(z[q.medoids, 0]) == points, "real images, each for itself"
+    assert quantize(z, len(z), method="centre-margin").inertia == 0
 
 
 def test_stream_includes_leftovers_and_d4m_drops_them() -> None:

@@ -121,3 +121,19 @@ def test_guidance_towards_the_centroid_brings_samples_nearer(sampler: Any, kind:
         for scale in (0, 0.05, 0.1)
     )
     assert hard < pulled < free
+
+
+@of_both
+def test_guidance_stops_after_its_share_of_the_steps(kind: str) -> None:
+    """MGD3's --stop_t: the denoiser is asked with guided latents no longer; without it nothing is pulled."""
+    prior, z, noise = PRIORS[kind]().with_sampler("ddim"), centroids(), noise_of(SEEDS, SHAPE)
+
+    def drawn(until: float) -> torch.Tensor:
+        return prior.sample(z, LABELS, noise, **SETTINGS, centroid_guidance=0.1, centroid_guidance_until=until)
+
+    free = prior.sample(z, LABELS, noise, **SETTINGS)
+    assert torch.equal(drawn(1e-9), free)
+    default = prior.sample(z, LABELS, noise, **SETTINGS, centroid_guidance=0.1)
+    assert torch.equal(drawn(0.5), default)
+    short, half, whole = (distances(drawn(share), z).mean() for share in (0.25, 0.5, 1.0))
+    assert whole < half < short < distances(free, z).mean()

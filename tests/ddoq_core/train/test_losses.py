@@ -57,3 +57,15 @@ def test_own_logits_are_mixed_as_the_pictures_are() -> None:
     certain = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])
     loss = soft_label_loss(torch.zeros(2, 2), mixed_logits(certain, draws, 8, 1.0), torch.ones(2), 1.0)
     assert loss.item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), rel=1e-4)
+
+
+def test_smoothed_classes_are_timms_as_in_halds_script() -> None:
+    """timm's Mixup with CutMix alone: (1 − ε)·y + ε/C of each picture, mixed by the area."""
+    from timm.data.mixup import mixup_target
+
+    student = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    y, a = torch.tensor([0, 2, 1, 1]), 0.75
+    draws = Draws(box=torch.tensor([0, 4, 0, 4]), partner=torch.arange(3, -1, -1))  # timm's partner: the batch reversed
+    target = mixup_target(y, 3, lam=a, smoothing=0.8)
+    expected = -(target * student.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(hard_label_loss(student, y, torch.ones(4), draws, 8, 0.8), expected)

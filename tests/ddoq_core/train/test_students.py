@@ -237,3 +237,19 @@ def test_own_logits_teach_as_a_teacher_that_answers_so() -> None:
         torch.testing.assert_close(alone[name], value, rtol=1e-3, atol=1e-4)
     mixed = protocol_of(3, 4, 1e-2, 0.0, ALL, temperature=4.0)
     assert all(value.isfinite().all() for value in student_of(images, w, mixed, predict(teacher, images)).values())
+
+
+def test_in_the_hard_phase_the_classes_teach_and_the_teacher_is_not_asked() -> None:
+    """HALD: soft, hard, soft; where all is hard, or none, it is the training on classes, or on the teacher's labels."""
+    images, w = colours(8)[0], np.ones(8)
+    teacher = build_classifier(SPEC, seed=7).eval()
+
+    def after(judge: Classifier | None, **own: object) -> dict[str, torch.Tensor]:
+        return student_of(images, w, protocol_of(6, 8, 1e-2, 0.0, temperature=4.0, **own), judge)
+
+    soft, hard, phased = after(teacher), after(None), after(teacher, hard_phase=(1 / 6, 5 / 6))
+    assert apart(after(teacher, hard_phase=(0, 1)), hard) == 0 and apart(after(teacher, hard_phase=(0, 0)), soft) == 0
+    assert min(apart(phased, soft), apart(phased, hard)) > 1e-3
+    until = student_of(images, w, protocol_of(1, 8, 1e-2, 0.0, temperature=4.0, schedule="half-cosine"), teacher)
+    once = student_of(images, w, protocol_of(1, 8, 1e-2, 0.0, temperature=4.0, hard_phase=(0, 1)), teacher)
+    assert apart(until, once) > 1e-3, "the first epoch is soft, unless the phase begins there"

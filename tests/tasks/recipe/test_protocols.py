@@ -20,7 +20,7 @@ from tests.flows.conftest import REPOSITORY
 
 CROP_FLIP_CUTMIX = {"shift_px": 0, "flip": True, "cutmix": True}
 EVERYWHERE = {"center_crop": None, "label_top_k": None, "weights_in": "loss", "momentum": 0.9, "temperature": 20.0}
-EVERYWHERE |= {"batch_norm_momentum": None}
+EVERYWHERE |= {"batch_norm_momentum": None, "hard_phase": None, "label_smoothing": 0.0}
 SOFT = {**EVERYWHERE, "labels": "online", "optimizer": "adamw", "weight_decay": 0.01}
 FKD = {
     **SOFT,
@@ -116,6 +116,8 @@ def test_what_the_recipe_sets_comes_first() -> None:
     changes: dict[str, Any] = {
         "labels": "stored",
         "label_top_k": 5,
+        "hard_phase": (0.25, 0.5),
+        "label_smoothing": 0.1,
         "weights_in": "sampling",
         "num_epochs": 7,
         "batch_size": 9,
@@ -219,6 +221,17 @@ RDED_LABELS = {
 def test_what_identifies_a_student_is_this_json() -> None:
     protocol = resolve(TrainConfig(protocol="rded", label_top_k=9), 10, 10)
     assert canonical_json(train.identity(protocol, "resnet18", "sqrt", 3)) == canonical_json(RDED_STUDENT)
+
+
+def test_halds_phases_are_a_methods_or_the_recipes_and_identify_a_student() -> None:
+    hald = {"hard_phase": (1 / 6, 5 / 6), "label_smoothing": 0.8}
+    recipe = load_recipe("digits").with_changes({"methods": {"soft": {}, "hald": hald}, "train.label_smoothing": 0.1})
+    soft, phased = (protocol_of(recipe, method, 10) for method in recipe.methods)
+    assert (soft.hard_phase, soft.label_smoothing) == (None, 0.1)
+    assert (phased.hard_phase, phased.label_smoothing) == (hald["hard_phase"], 0.8)
+    told = train.identity(phased, "resnet18", "sqrt", 3)
+    assert told["hard_phase"] == hald["hard_phase"] and told["label_smoothing"] == 0.8
+    assert "hard_phase" not in train.identity(soft, "resnet18", "sqrt", 3)
 
 
 @pytest.mark.parametrize(
