@@ -37,14 +37,8 @@ Names = Sequence[str]
 Arrays = dict[str, NDArray[Any]]
 
 READS = {"autoencoder": ("autoencoder",), "diffusion": ("autoencoder", "prior")}
-LATER = {
-    "guided_channels",
-    "noise",
-    "num_candidates",
-    "mosaic",
-    "centroid_guidance_until",
-    *GIVEN_ALONE,
-}  # as by default, they are in no digest
+LATER = {"guided_channels", "noise", "num_candidates", "mosaic", "centroid_guidance_to", "centroid_guidance_steps"}
+LATER |= set(GIVEN_ALONE)  # once were not: as by default, they are in no digest
 
 
 def plan(recipe: Recipe, method: str, seed: int, made_of: Artifact, models: Mapping[str, Artifact]) -> Work:
@@ -131,14 +125,12 @@ def decode(
 
 def pictures_of(artifact: Artifact, config: DecodeConfig, images: ImageConfig, index: Index, seed: int) -> Pictures:
     """How the pictures of a method are made."""
-    match config.method:
-        case "medoid":
-            return Medoids(artifact, images, index)
-        case "random":
-            return RandomImages(artifact, images, index, seed)
-        case "given":
-            return Given(artifact, config, images, index)
-    return Decoded(artifact, config, images, index, seed)
+    if config.method == "medoid":
+        return Medoids(artifact, images, index)
+    if config.method == "random":
+        return RandomImages(artifact, images, index, seed)
+    given = config.method == "given"
+    return Given(artifact, config, images, index) if given else Decoded(artifact, config, images, index, seed)
 
 
 def _write_group(artifact: Artifact, pictures: Pictures, group: Names, missing: dict[str, str], mosaic: int) -> None:
@@ -264,6 +256,7 @@ class Decoded:
 
         self.prototypes, self.config, self.index, self.seed = artifact.parents["cluster"], config, index, seed
         self.noisy, sample = config.method == "diffusion", None
+        self.transports = self.noisy and config.centroid_guidance > 0 and config.centroid_guidance_to == "transport"
         self.num_draws, self.num_candidates = (config.num_draws, config.num_candidates) if self.noisy else (1, 1)
         if self.noisy:
             prior = load_prior(artifact.parents["prior"], config, index.classes).with_sampler(config.sampler)
@@ -288,7 +281,12 @@ class Decoded:
         with clock("compute"):
             z, seeds = (np.concatenate([part[key] for part in points]) for key in ("z", "seed"))
             num = len(z) // len(group)  # of a class
-            pictures = self.decoder(torch.from_numpy(z), torch.from_numpy(np.repeat(labels, num)), seeds.tolist())
+            masses = None
+            if self.transports:
+                own = [self._masses(name, part["centroid"]) for name, part in zip(group, points, strict=True)]
+                masses = torch.from_numpy(np.concatenate(own))
+            y = torch.from_numpy(np.repeat(labels, num))
+            pictures = self.decoder(torch.from_numpy(z), y, seeds.tolist(), masses)
             found: dict[str, Arrays] = {}
             for name, label, part, images in zip(group, labels, points, np.split(pictures, len(group)), strict=True):
                 arrays = {
@@ -315,6 +313,11 @@ class Decoded:
         if self.noisy and self.config.noise != "plain":
             z = z + self._deviation(name, centroids)[centroid] * residuals_of(seeds, z.shape[1:])
         return {"z": z, "centroid": centroid, "seed": np.array(seeds)}
+
+    def _masses(self, name: str, centroid: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Of the centroids (n,) of what is decoded of a class, the shares of its images."""
+        counts = prototypes_of(self.prototypes).read_array(name, "counts")
+        return np.asarray(counts[centroid] / counts.sum())
 
     def _deviation(self, name: str, centroids: NDArray[Any]) -> NDArray[np.float32]:
         """σ (K, C, 1, 1) of what quantisation left out of each cell, or of the class."""

@@ -26,14 +26,21 @@ class Decoder:
         self.model, self.sample, self.size_px = model, sample, size_px
         self._denoising, self._decoding = HalvingBatches(batch_size), HalvingBatches(batch_size)
 
-    def __call__(self, z: torch.Tensor, labels: torch.Tensor, seeds: Sequence[int]) -> NDArray[np.uint8]:
+    def __call__(
+        self, z: torch.Tensor, labels: torch.Tensor, seeds: Sequence[int], masses: torch.Tensor | None = None
+    ) -> NDArray[np.uint8]:
         """Pictures (n, size_px, size_px, 3) of centroids z (n, C, H, W); each depends on its own row alone, up to
-        the rounding of float sums, which is that of its batch."""
-        return self.pictures(self.latents(z, labels, seeds))
+        the rounding of float sums, which is that of its batch; with masses (n,) of the centroids, by which the prior
+        is guided, on the others of its class in the batch too."""
+        return self.pictures(self.latents(z, labels, seeds, masses))
 
-    def latents(self, z: torch.Tensor, labels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+    def latents(
+        self, z: torch.Tensor, labels: torch.Tensor, seeds: Sequence[int], masses: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """What the prior makes of centroids, (n, C, H, W)."""
-        return z if self.sample is None else self._denoising.map(self._denoise, z, labels, seeds)
+        if self.sample is None:
+            return z
+        return self._denoising.map(self._denoise, z, labels, seeds, *([] if masses is None else [masses]))
 
     def pictures(self, z: torch.Tensor) -> NDArray[np.uint8]:
         """Pictures (n, size_px, size_px, 3) of latents (n, C, H, W)."""
@@ -42,6 +49,9 @@ class Decoder:
         pictures = self._decoding.map(lambda part: torch.from_numpy(pictures_of(self.model, part)), z)
         return resized(pictures.numpy(), self.size_px)
 
-    def _denoise(self, z: torch.Tensor, labels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+    def _denoise(
+        self, z: torch.Tensor, labels: torch.Tensor, seeds: Sequence[int], masses: torch.Tensor | None = None
+    ) -> torch.Tensor:
         assert self.sample is not None
-        return self.sample(z, labels, noise_of(seeds, tuple(z.shape[1:])), seeds=seeds)
+        own = {} if masses is None else {"masses": masses}
+        return self.sample(z, labels, noise_of(seeds, tuple(z.shape[1:])), seeds=seeds, **own)

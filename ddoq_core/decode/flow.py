@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ddoq_core.decode.noise import d4m_signal_to_noise
-from ddoq_core.decode.prior import Denoise, Sampler, guided
+from ddoq_core.decode.prior import MGD3_STEPS, Denoise, Sampler, guided, guided_steps, targets
 from ddoq_core.decode.transformer import FlowTransformer
 from ddoq_core.devices import multiplies_faster_in_bfloat16, placed
 from ddoq_core.loading import load_pretrained_network
@@ -70,7 +70,8 @@ class FlowPrior:
         seeds: Sequence[int] = (),
         inversion: bool = False,
         centroid_guidance: float = 0.0,
-        centroid_guidance_until: float = 0.5,
+        centroid_guidance_steps: tuple[float, float] = MGD3_STEPS,
+        masses: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Latents (B, C, H, W) float32 from centroids z that are noised to t = strength; everything as Prior.sample."""
         times = _times(strength, num_steps)  # t_0 > t_1 > … > 0
@@ -90,8 +91,9 @@ class FlowPrior:
                 fresh = torch.stack([torch.randn(z.shape[1:], generator=generator) for generator in generators])
                 eps = math.sqrt(1 - share**2) * eps + share * fresh.to(eps)
             z = (1 - s) * clean + s * eps  # at t = s; for the same ẑ_0 and ε̂ that is z + (s − t)·v
-            if centroid_guidance and k + 1 <= min(centroid_guidance_until * (len(times) - 1), len(times) - 2):
-                z = z + centroid_guidance * s * share * (centroids - clean)  # λ·σ_t·(m − ẑ_0)
+            if centroid_guidance and k in guided_steps(len(times) - 1, centroid_guidance_steps):
+                target = targets(clean, centroids, labels, masses)
+                z = z + centroid_guidance * s * share * (target - clean)  # λ·σ_t·(m − ẑ_0)
         return self.mean + self.std * z
 
     def with_sampler(self, sampler: Sampler) -> FlowPrior:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler, DDPMScheduler, SchedulerMixin
 
@@ -19,6 +20,7 @@ from ddoq_core.seeds import derive_seed
 
 Denoise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 Sampler = Literal["given", "ddim", "ddpm"]
+MGD3_STEPS = (0.0, 0.5)
 SAMPLERS = {"ddim": DDIMScheduler, "ddpm": DDPMScheduler}
 
 
@@ -49,7 +51,8 @@ class Prior:
         seeds: Sequence[int] | None = None,
         inversion: bool = False,
         centroid_guidance: float = 0.0,
-        centroid_guidance_until: float = 0.5,
+        centroid_guidance_steps: tuple[float, float] = MGD3_STEPS,
+        masses: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Latents (B, C, H, W) float32 from centroids z noised to `strength`, denoised in strength · num_steps steps.
 
@@ -57,8 +60,9 @@ class Prior:
         guided_channels    guide the first of the C channels alone; DiT's own script has 3 of 4, and so has Minimax
         seeds              B seeds of the noise that a stochastic scheduler adds at its steps
         inversion          the centroid's own noise, by DDIM inversion, takes the place of `noise`
-        centroid_guidance  λ of the pull towards the centroid (MGD3, arXiv 2505.18963), for this share of the steps: its
-                           scripts stop it after 25 of 50
+        centroid_guidance  λ of the pull towards the centroid (MGD3, arXiv 2505.18963), in these shares of the steps,
+                           (from, until): MGD3's scripts stop it after 25 of 50, DMGD has it in 30 to 45
+        masses             (B,) of the centroids: the pull is to where optimal transport sends a latent, see `targets`
         """
         device = self.conditions.device
         centroids, labels, noise = z.to(device), labels.to(device), noise.to(device)
@@ -74,9 +78,10 @@ class Prior:
         for k, t in enumerate(timesteps):
             found = self.scheduler.step(self._guided(z, t, labels, guidance_scale, guided_channels), t, z, **draws)
             z = found.prev_sample  # (B, C, H, W), from t to the step after it
-            if centroid_guidance and k + 1 <= min(centroid_guidance_until * len(timesteps), len(timesteps) - 1):
-                sigma = self._step_deviation(t, timesteps[k + 1])
-                z = z + centroid_guidance * sigma * (centroids - found.pred_original_sample)  # λ·σ_t·(m − ẑ_0)
+            if centroid_guidance and k in guided_steps(len(timesteps), centroid_guidance_steps):
+                clean, sigma = found.pred_original_sample, self._step_deviation(t, timesteps[k + 1])
+                target = targets(clean, centroids, labels, masses)
+                z = z + centroid_guidance * sigma * (target - clean)  # λ·σ_t·(m − ẑ_0)
         return z
 
     def with_sampler(self, sampler: Sampler) -> Prior:
@@ -119,6 +124,37 @@ class Prior:
         if seeds is None or "generator" not in inspect.signature(self.scheduler.step).parameters:
             return {}
         return {"generator": [torch.Generator().manual_seed(derive_seed(seed, "steps")) for seed in seeds]}
+
+
+def guided_steps(num_steps: int, shares: tuple[float, float]) -> range:
+    """The steps, of 0 to num_steps − 1, that lie in (from, until) of all; the last one is pulled nowhere."""
+    first, until = shares
+    return range(int(first * num_steps), min(int(until * num_steps), num_steps - 1))
+
+
+def targets(
+    clean: torch.Tensor, centroids: torch.Tensor, labels: torch.Tensor, masses: torch.Tensor | None
+) -> torch.Tensor:
+    """Where clean latents ẑ_0 (B, C, H, W) are pulled: each to its own centroid, or with masses (B,) of these to
+    Σ_k π_ik·m_k / a_i, by the optimal plan π for |ẑ_i − m_k|² between the latents of a class, which weigh alike, and
+    its centroids with their masses.
+
+    Half the gradient of W2² in ẑ_i, over a_i, is ẑ_i less that. Source: DMGD (arXiv 2605.03877), whose target is
+    k-means with masses too; its code is not published: plan, scale and metric are ours. The plan is the batch's.
+    """
+    if masses is None:
+        return centroids
+    import ot
+
+    found = torch.empty_like(clean)
+    for label in set(labels.tolist()):
+        rows = (labels == label).nonzero()[:, 0]
+        z, m = clean[rows].flatten(1).double(), centroids[rows].flatten(1).double()  # (n, d) each
+        a, b = np.full(len(rows), 1 / len(rows)), masses[rows.cpu()].double().numpy()  # marginals
+        plan = ot.emd(a, b / b.sum(), torch.cdist(z, m).square().cpu().numpy())  # π (n, n)
+        sent = torch.from_numpy(plan / a[:, None]).to(m) @ m
+        found[rows] = sent.view(len(rows), *clean.shape[1:]).to(found)
+    return found
 
 
 def guided(

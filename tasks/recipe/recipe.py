@@ -25,13 +25,13 @@ from tasks.recipe.settings import (
     Rate,
     Seed,
     Settings,
+    Share,
     TeacherConfig,
     Weighting,
     each_once,
 )
 
 METHOD_NAME = 60  # characters
-Share = Annotated[float, Field(ge=0, le=1)]
 REAL = ("medoid", "random")  # decode methods whose pictures are real images
 WEIGHTS_OF: dict[str, tuple[Weighting, ...]] = {"random": ("uniform",), "given": ("given", "uniform")}  # no masses
 

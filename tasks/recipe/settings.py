@@ -51,6 +51,7 @@ Rate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Scale = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 Architecture = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(gt=0, le=1)]
 Noise = Literal["plain", "cell", "class"]
 Channels = Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1, max_length=3)]
@@ -366,7 +367,14 @@ class DecodeConfig(Settings):
     sampler: Literal["given", "ddim", "ddpm"] = Field("given", description="the prior's own, or another")
     inversion: bool = Field(False, description="the centroid's own noise by DDIM inversion; needs ddim")
     centroid_guidance: Scale = Field(0.0, description="pull towards the centroid, as MGD3; needs ddim or ddpm")
-    centroid_guidance_until: Strength = Field(0.5, description="for this share of the steps: MGD3's 25 of 50")
+    centroid_guidance_to: Literal["own", "transport"] = Field(
+        "own",
+        description="transport: to where optimal transport sends it, among its class's centroids with their "
+        "masses, as DMGD",
+    )
+    centroid_guidance_steps: tuple[Share, Share] = Field(
+        (0.0, 0.5), description="shares of the steps, from and until: MGD3 stops after 25 of 50; DMGD's are 0.6, 0.9"
+    )
     noise: Noise = Field(
         "plain", description="matched: a centroid first gets the variance that quantising its cell or class left out"
     )
@@ -419,4 +427,4 @@ class DecodeConfig(Settings):
     def sampling(self) -> dict[str, Any]:
         """What the prior's sampling takes."""
         names = {"strength", "guidance_scale", "guided_channels", "num_steps", "inversion"}
-        return self.model_dump(include={*names, "centroid_guidance", "centroid_guidance_until"})
+        return self.model_dump(include={*names, "centroid_guidance", "centroid_guidance_steps"})

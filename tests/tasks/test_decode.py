@@ -214,6 +214,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ddpm": {"sampler": "ddpm"},
     "inversion": {"sampler": "ddim", "inversion": True},
     "centroid guidance": {"sampler": "ddim", "centroid_guidance": 0.5},
+    "transport": {"sampler": "ddim", "centroid_guidance": 0.5, "centroid_guidance_to": "transport"},
     "matched strength": {"strength": None},
 }
 

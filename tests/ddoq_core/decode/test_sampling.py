@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import ot
 import pytest
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler
 
 from ddoq_core.decode.flow import FlowPrior
 from ddoq_core.decode.noise import noise_of, unit_seeds
-from ddoq_core.decode.prior import Prior
+from ddoq_core.decode.prior import Prior, targets
 from tests.pipelines import SD_SCHEDULE
 
 MEANS = torch.tensor([-1.0, 1.0, 0.0])  # of two classes, and of no class
@@ -129,7 +131,7 @@ def test_guidance_stops_after_its_share_of_the_steps(kind: str) -> None:
     prior, z, noise = PRIORS[kind]().with_sampler("ddim"), centroids(), noise_of(SEEDS, SHAPE)
 
     def drawn(until: float) -> torch.Tensor:
-        return prior.sample(z, LABELS, noise, **SETTINGS, centroid_guidance=0.1, centroid_guidance_until=until)
+        return prior.sample(z, LABELS, noise, **SETTINGS, centroid_guidance=0.1, centroid_guidance_steps=(0.0, until))
 
     free = prior.sample(z, LABELS, noise, **SETTINGS)
     assert torch.equal(drawn(1e-9), free)
@@ -137,3 +139,53 @@ def test_guidance_stops_after_its_share_of_the_steps(kind: str) -> None:
     assert torch.equal(drawn(0.5), default)
     short, half, whole = (distances(drawn(share), z).mean() for share in (0.25, 0.5, 1.0))
     assert whole < half < short < distances(free, z).mean()
+
+
+def test_transport_pulls_where_the_masses_say() -> None:
+    """Two classes on a line; the plan worked out by hand: sorted mass to sorted mass."""
+    clean = torch.tensor([0.0, 10.0, 1.0, 5.0, 7.0]).view(-1, 1, 1, 1)
+    centroids = torch.tensor([0.0, 8.0, 20.0, 5.0, 6.0]).view(-1, 1, 1, 1)
+    labels, masses = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0.5, 0.3, 0.2, 9.0, 1.0])
+    first = 0.0  # a third of the mass is at 0, of which the centroid takes all
+    second = (2 / 3 - 0.5) * 3 * 8  # the latent at 1: what is left of 0, then 8
+    third = (0.8 - 2 / 3) * 3 * 8 + 0.2 * 3 * 20  # the latent at 10
+    one, two = 5.0, (0.9 - 0.5) * 2 * 5 + 0.1 * 2 * 6
+    found = targets(clean, centroids, labels, masses).ravel()
+    torch.testing.assert_close(found, torch.tensor([first, third, second, one, two]))
+    assert torch.equal(targets(clean, centroids, labels, None), centroids)
+
+
+def test_transports_pull_is_the_gradient_of_w2() -> None:
+    z = torch.randn(6, 2, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    m = torch.randn(6, 2, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    b = torch.tensor([0.3, 0.1, 0.1, 0.2, 0.2, 0.1], dtype=torch.float64)
+    labels, h = torch.zeros(6, dtype=torch.long), 1e-5
+
+    def w2_squared(x: torch.Tensor) -> float:
+        return float(ot.emd2(np.full(6, 1 / 6), b.numpy(), torch.cdist(x.flatten(1), m.flatten(1)).square().numpy()))
+
+    pull = targets(z, m, labels, b) - z
+    for at in ((0, 0, 0, 0), (3, 1, 0, 1), (5, 0, 1, 1)):
+        step = torch.zeros_like(z)
+        step[at] = h
+        slope = (w2_squared(z + step) - w2_squared(z - step)) / (2 * h)
+        assert slope == pytest.approx(-2 / 6 * float(pull[at]), rel=1e-4)
+
+
+@of_both
+def test_guidance_by_transport_brings_a_class_nearer_in_w2(kind: str) -> None:
+    prior, z, noise = PRIORS[kind]().with_sampler("ddim"), centroids(), noise_of(SEEDS, SHAPE)
+    masses, one = torch.tensor([5.0, 1.0, 1.0, 1.0, 1.0, 1.0]), torch.zeros_like(LABELS)
+
+    def w2_squared(x: torch.Tensor) -> float:
+        b = (masses / masses.sum()).double().numpy()
+        cost = torch.cdist(x.flatten(1).double(), z.flatten(1).double()).square()
+        return float(ot.emd2(np.full(len(x), 1 / len(x)), b / b.sum(), cost.numpy()))
+
+    free, pulled = (
+        prior.sample(
+            z, one, noise, **SETTINGS, centroid_guidance=scale, centroid_guidance_steps=(0.0, 1.0), masses=masses
+        )
+        for scale in (0.0, 0.1)
+    )
+    assert w2_squared(pulled) < w2_squared(free)
