@@ -95,6 +95,8 @@ def given_rows(given: list[str], class_order: str | None = None, own_labels: boo
         name, told = _parse(text, "--given theirs=FOLDER")
         decode = {"class_order": class_order, "labels": "own" if own_labels else "teacher"}
         decode |= told if isinstance(told, dict) else {"path": text.partition("=")[2]}
+        if isinstance(path := decode.get("path"), str):
+            decode["path"] = str(Path(path).expanduser().absolute())  # workers may be in another folder
         config = _valid(DecodeConfig, {"method": "given", **decode})
         rows[name] = {"ipc": images_per_class(open_set(config)), "decode": config}
     return rows

@@ -60,8 +60,8 @@ def autoencoder(artifact: Artifact, config: AutoencoderConfig, images: ImageConf
         real, _ = read_split(shard, index, "train", images)
         held_out, _ = read_split(shard, index, "val", images)
     with clock("compute"):
-        stages = config.train.stages(images.size_px)
-        settings = {**config.train.model_dump(), "channels": stages, "num_threads": num_cores()}
+        shape = config.train.shape(images.size_px)
+        settings = {**config.train.model_dump(), **shape, "num_threads": num_cores()}
         model, losses = train_autoencoder(real, **settings, checkpoint=DiskCheckpoint(artifact))
         facts = {"psnr_db": reconstruction_psnr(model, held_out), "losses": losses}
         precision = _precision(model, config, real[:: max(1, len(real) // PROBE_IMAGES)][:PROBE_IMAGES])

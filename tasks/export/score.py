@@ -47,7 +47,9 @@ def command_of(recipe: Recipe, usual: Recipe | None, teacher: str | None = None)
     if recipe.minutes is not None:  # the lengths are told
         changes = {"minutes": None, **recipe.lengths, **changes}
     sets = [part for name, value in changes.items() for part in ("--set", f"{name}={_told(value)}")]
-    return shlex.join(["ddoq", "evaluate", recipe.name, "--given", "it=.", "--seeds", str(len(recipe.seeds)), *sets])
+    return shlex.join(
+        ["ddoq", "evaluate", recipe.name, "--given", "it=.", "--seeds", str(max(2, len(recipe.seeds))), *sets]
+    )
 
 
 def _changes(own: dict[str, Any], usual: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:

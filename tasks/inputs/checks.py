@@ -149,7 +149,8 @@ def latents_of_recipe(recipe: Recipe) -> Latents | None:
     autoencoder = recipe.autoencoder
     if isinstance(autoencoder, TrainedAutoencoder):
         own = autoencoder.train
-        levels, channels = len(own.stages(recipe.images.size_px)), own.latent_channels
+        shape = own.shape(recipe.images.size_px)
+        levels, channels = len(shape["channels"]), shape["latent_channels"]
     else:
         folder = local_weights(autoencoder.weights)
         if folder is None:

@@ -105,7 +105,7 @@ def _seconds_of_autoencoder(recipe: Recipe) -> float:
     config, watch, side = recipe.autoencoder.train, Watch(), recipe.images.size_px
     assert config is not None
     images = np.random.default_rng(0).integers(0, 256, (config.batch_size, side, side, 3), np.uint8)
-    shape = {"channels": config.stages(side), "num_steps": 1 + STEPS_TIMED, "num_threads": num_cores()}
+    shape = {**config.shape(side), "num_steps": 1 + STEPS_TIMED, "num_threads": num_cores()}
     train_autoencoder(images, **{**config.model_dump(), **shape}, checkpoint=watch)
     return watch.seconds
 

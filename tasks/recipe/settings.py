@@ -179,7 +179,9 @@ class AutoencoderTraining(Settings):
         description="widths of its stages, of components all alike, each of half the side of the one before; null: "
         "of 32 each, as many as give latents of 8 to 15 a side, at most four",
     )
-    latent_channels: Width = 4
+    latent_channels: Width | None = Field(
+        4, description="null: a sixth of the numbers of a patch, 8 of 4×4 px as at images of 32, 32 of 8×8 as at 64"
+    )
     num_steps: Count | None = Field(600, description=BY_MINUTES)
     batch_size: Count = 32
     learning_rate: Rate = 2e-3
@@ -191,13 +193,14 @@ class AutoencoderTraining(Settings):
         if self.kind == "components" and self.channels:
             if len(set(self.channels)) > 1:
                 raise ValueError(f"the stages of components are of one width: channels={self.channels[:1] * 3}")
-            if self.latent_channels > (most := 3 * 4 ** (len(self.channels) - 1)):
+            if (self.latent_channels or 1) > (most := 3 * 4 ** (len(self.channels) - 1)):
                 raise ValueError(f"{len(self.channels)} stages give {most} components: latent_channels={most}")
         return self
 
-    def stages(self, size_px: int) -> tuple[int, ...]:
-        """Widths of the stages for images of a size."""
-        return self.channels or (32,) * min(max(1, size_px.bit_length() - 3), 4)
+    def shape(self, size_px: int) -> dict[str, Any]:
+        """Widths of the stages, and how many channels latents have, for images of a size."""
+        stages = self.channels or (32,) * min(max(1, size_px.bit_length() - 3), 4)
+        return {"channels": stages, "latent_channels": self.latent_channels or max(3, 4 ** (len(stages) - 1) // 2)}
 
 
 class _Autoencoder(Settings):

@@ -61,7 +61,7 @@ def main() -> None:
     config = recipe.autoencoder.train
     assert config is not None
     for channels in CHANNELS:
-        own = {"channels": config.stages(args.size_px), "latent_channels": channels}
+        own = {**config.shape(args.size_px), "latent_channels": channels}
         settings = {**config.model_dump(exclude={"num_steps"}), **own, "kind": "components"}
         start, _ = train_autoencoder(images, **{**settings, "learning_rate": 0.0}, num_steps=1, checkpoint=Watch())
         rows[f"{channels} channels, the start"] = {"steps": 0, **measured(start)}

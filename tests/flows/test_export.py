@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,20 +29,42 @@ METHODS = {
     "power": {"weights": 0.25},
     "random": {"cluster": {"method": "random"}, "decode": {"method": "medoid"}, "weights": "uniform"},
 }
+PULLED = {"sampler": "ddim", "centroid_guidance": 0.2}
+PEERS: dict[str, dict[str, Any]] = {
+    "mgd3": {"decode": {**PULLED, "centroid_guidance_steps": [0, 0.3]}},
+    "dmgd": {"decode": {**PULLED, "centroid_guidance_to": "transport", "centroid_guidance_steps": [0.6, 0.9]}},
+    "rded": {"decode": {"num_candidates": 2}},
+    "manifold": {"cluster": {"method": "divisive"}},
+    "bps": {"cluster": {"method": "centre-margin"}, "decode": {"method": "medoid"}},
+    "hald": {"hard_phase": [0.0, 0.5], "label_smoothing": 0.8},
+    "plain-random": {"decode": {"method": "random"}},
+}
 SEED = 5
 
 
 @pytest.fixture(scope="module")
 def exported_from(finished: tuple[Path, object], services: Services, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root in which the tiny run was made with six methods and another seed."""
+    """A root in which the tiny run was made with six methods, the ways of others, and another seed."""
     import shutil
 
     root = tmp_path_factory.mktemp("exports") / "runs"
     shutil.copytree(finished[0], root, symlinks=True)
-    changes = ("--set", f"methods={json.dumps(METHODS)}", "--set", f"seeds=[{SEED}]")
+    changes = ("--set", f"methods={json.dumps({**METHODS, **PEERS})}", "--set", f"seeds=[{SEED}]")
     result = run_tiny(root, *changes, **services.both)
     assert result.code == 0, result.errors
     return root
+
+
+def test_the_ways_of_others_are_rows_of_the_same_report(exported_from: Path) -> None:
+    report = json.loads((exported_from / "digits" / "report" / "report" / "results.json").read_text())
+    assert [row["method"] for row in report] == [*METHODS, *PEERS]
+    folders = {method: exported_from / "digits" / f"images-{method}-{SEED}" for method in (*METHODS, *PEERS)}
+    made = {method: folder.resolve().name for method, folder in folders.items()}
+    assert made["hald"] == made["ddoq"], "the same pictures, other labels"
+    others = [made[method] for method in ("ddoq", "d4m", "random", *PEERS) if method != "hald"]
+    assert len(set(others)) == len(others)
+    students = {student.resolve().name for student in (exported_from / "train").iterdir()}
+    assert len(students) >= len(report)
 
 
 @pytest.mark.parametrize("method", RULES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,36 @@ def test_own_labels_and_a_comparison_with_our_methods(
     assert found["mine"] != found["own"], "other labels"
     assert "mine − DDOQ with exact k-means" in result.output and "mine − own" in result.output
     assert result.states["teacher"] == "cached"
+
+
+def test_the_cards_command_scores_it_again_with_the_teacher_beside_it(
+    finished: tuple[Path, Result], services: Services, tmp_path: Path
+) -> None:
+    out, root = tmp_path / "handed-on", tmp_path / "elsewhere"
+    told = ddoq(
+        *(
+            "export",
+            "digits",
+            "--method",
+            "ddoq",
+            "--to",
+            "torch",
+            "--with-teacher",
+            "--out",
+            out,
+            "--root",
+            finished[0],
+        )
+    )
+    assert told.code == 0, told.errors
+    card = (out / "README.md").read_text()
+    report = json.loads((finished[0] / "digits" / "report" / "report" / "results.json").read_text())
+    top1 = next(row["top1"] for row in report if row["method"] == "ddoq")
+    assert f"top-1 {100 * top1[0]:.1f} %, one seed" in card
+    command = re.findall(r"^    (ddoq evaluate .*)$", card, re.MULTILINE)[0]
+    again = ddoq(*shlex.split(command)[1:], "--root", root, cwd=out, **services.api)
+    assert again.code == 0, again.errors
+    assert scored(root)["it"][0] == top1[0]
 
 
 def test_a_wrong_set_is_refused_before_anything_starts(finished: tuple[Path, Result], tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.inputs.checks import check_prior
+from flows.catalogue import load_recipe
+from tasks.inputs.checks import check_prior, latents_of_recipe
 from tasks.inputs.given import WeightsError
 from tasks.recipe.recipe import Recipe
 from tests.places import REPOSITORY
@@ -99,3 +100,13 @@ def test_ids_whose_names_are_another_classs(folders: dict[str, Path], tmp_path: 
     told = refused(recipe("dit", folder), ["n01440764", "n01443537"])
     assert "calls class 1 'axolotl'" in told and "n01443537 is 'goldfish, Carassius auratus'" in told
     check_prior(recipe("dit", folder), ["n02012849", "n03126707"])  # both are cranes
+
+
+@pytest.mark.parametrize(
+    ("size_px", "latents"),
+    [(8, (3, 8, 1)), (16, (3, 8, 2)), (32, (8, 8, 4)), (48, (8, 12, 4)), (64, (32, 8, 8)), (224, (32, 28, 8))],
+)
+def test_an_autoencoder_of_components_follows_the_images_size(size_px: int, latents: tuple[int, int, int]) -> None:
+    """Channels, side and factor: a sixth of the numbers of a patch, and a side of 8 to 15 while four stages give it."""
+    recipe = load_recipe("folder").with_changes({"images.size_px": size_px})
+    assert latents_of_recipe(recipe) == latents
