@@ -161,10 +161,12 @@ def _base(run: Works, recipe: Recipe, splits: tuple[str, ...]) -> Base:
 def _teacher(run: Works, recipe: Recipe, data: Artifact) -> Artifact:
     """The teacher, and before it the view that it is trained on, which a teacher that is there can do without."""
     training = view.plan(recipe, data, "train")
-    judge = teacher.plan(recipe, data, None if recipe.teacher.weights else training.artifact)
-    if judge.reads and not judge.artifact.is_done():
+    seen = None if recipe.teacher.weights else training.artifact
+    works = [teacher.plan(recipe, data, seen, member) for member in recipe.teacher.members]
+    if any(work.reads and not work.artifact.is_done() for work in works):
         run.add(training)
-    return run.add(judge)
+    members = [run.add(work) for work in works]
+    return members[0] if recipe.teacher.is_whole else run.add(teacher.plan_ensemble(recipe, data, members))
 
 
 def _methods(run: Works, recipe: Recipe, base: Base) -> Outcome:

@@ -114,7 +114,8 @@ def amount_of(work: Work, recipe: Recipe) -> float:
         case "prior":
             return recipe.prior.train.num_steps or 1 if recipe.prior.train else 1
         case "teacher":
-            epochs = 0 if recipe.teacher.weights else recipe.teacher.num_epochs or 0
+            is_trained = not recipe.teacher.weights and "member-0" not in artifact.parents
+            epochs = recipe.teacher.num_epochs or 0 if is_trained else 0
             return 3 * epochs * training + len(index.rows("val"))  # a step is forward, and twice that back
         case "sample":
             return PER_CLASS * len(some_classes(index)) * recipe.decode.num_steps

@@ -75,7 +75,8 @@ class Run:
             return artifact
         if self.only:
             for other in needed:
-                _require(other)
+                if str(other) not in self.jobs:
+                    _require(other)
         share = {"share": shared_work} if work.shares else {}
         ask_workers(self.root, self.recipe.places)
         with placed(gpu=work.gpu):

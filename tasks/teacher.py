@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from tasks.inputs.cached import DiskCheckpoint, made_once
 from tasks.inputs.given import MODEL, WeightsError, expect_weights, facts_of, stamp_weights
+from tasks.inputs.models import load_classifier
 from tasks.inputs.plan import Work
 from tasks.inputs.real import classify_split
 from tasks.inputs.stores import indexed, view_of
@@ -24,22 +26,38 @@ from tasks.recipe.settings import ImageConfig, TeacherConfig
 VERSION = 2
 
 
-def plan(recipe: Recipe, shard: Artifact, training: Artifact | None) -> Work:
-    """The teacher of a recipe, trained on the view of the training images unless its weights are given."""
-    config, images = recipe.teacher, recipe.images.for_training
+def plan(recipe: Recipe, shard: Artifact, training: Artifact | None, member: TeacherConfig | None = None) -> Work:
+    """The teacher of a recipe, or a member of it, trained on the view of the training images unless its weights are
+    given."""
+    config, images = member or recipe.teacher, recipe.images.for_training
     settings = {"teacher": identity(config), "images": images.model_dump()}
     artifact = Artifact(shard.root, "teacher", VERSION, settings, {"shard": shard})
     expect_weights(artifact, checkpoint_of(config))
     return Work(artifact, teacher, (config, images, training), reads=(training,) if training else (), gpu=True)
 
 
+def plan_ensemble(recipe: Recipe, shard: Artifact, members: Sequence[Artifact]) -> Work:
+    """The teacher whose logits are the mean of its members'."""
+    images = recipe.images.for_training
+    parents = {"shard": shard, **{f"member-{k}": member for k, member in enumerate(members)}}
+    settings = {"teacher": {"architecture": joined(recipe.teacher)}, "images": images.model_dump()}
+    artifact = Artifact(shard.root, "teacher", VERSION, settings, parents)
+    return Work(artifact, ensemble, (recipe.teacher, images), gpu=True)
+
+
+def joined(config: TeacherConfig) -> str:
+    """The name of the architecture of a teacher and its others together."""
+    return "&".join(config.architectures)
+
+
 def identity(config: TeacherConfig) -> dict[str, Any]:
     """The settings that matter: of weights that are given, not how others would be trained."""
     if config.weights:
         view = {"view": "its own"}  # once it was that of the training
-        return {**config.model_dump(include={"architecture", "weights", "min_gain"}), **view}
+        names = {"architecture", "weights", "min_gain", *(["others"] if config.others else [])}
+        return {**config.model_dump(include=names), **view}
     return {
-        **config.model_dump(exclude=set() if config.start else {"start"}),
+        **config.model_dump(exclude={"others"} if config.start else {"start", "others"}),
         **initialisation(config.architecture),
         "augmentation": augmentation_identity(config.augmentation),
     }
@@ -71,7 +89,7 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig, trai
     checkpoint, given = checkpoint_of(config), {}
     with clock("read"):
         shard, index = indexed(artifact.parents["shard"])
-        spec = networks.ClassifierSpec(config.architecture, len(index.classes), images.size_px)
+        spec = networks.ClassifierSpec(joined(config), len(index.classes), images.size_px)
         if checkpoint:
             given = facts_of(stamp_weights(checkpoint))
         if config.start:
@@ -104,6 +122,30 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig, trai
         logging.getLogger(__name__).warning(odd)
         given = {**given, "warning": odd}
     with artifact.writing(MODEL, clock, {**asdict(found), "losses": losses, **given}) as folder:
+        networks.save_classifier(model, spec, folder)
+    return str(artifact)
+
+
+@task(task_run_name="ensemble-{artifact.digest}")
+@made_once
+def ensemble(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> State | str:
+    """Join finished teachers to one, and measure it. Of given weights each member is shown what it was measured on."""
+    from ddoq_core.train import networks
+    from ddoq_core.train.accuracy import accuracy, best_reordering
+    from ddoq_core.train.pretrained import center_crop_of
+
+    clock = Clock()
+    with clock("read"):
+        shard, index = indexed(artifact.parents["shard"])
+        members = [load_classifier(parent) for name, parent in artifact.parents.items() if name != "shard"]
+        spec = networks.ClassifierSpec(joined(config), len(index.classes), images.size_px)
+        model = networks.join(members)
+    with clock("compute"):
+        center_crop = center_crop_of(config.architecture) if config.weights else None
+        logits, truth = classify_split(model.eval(), shard, index, "val", images, center_crop)
+        found = accuracy(logits, truth)
+    check_teacher(config, found.top1, best_reordering(logits, truth), len(index.classes), len(truth))
+    with artifact.writing(MODEL, clock, asdict(found)) as folder:
         networks.save_classifier(model, spec, folder)
     return str(artifact)
 

@@ -6,6 +6,7 @@ A classifier takes images in [0, 1] and normalises them itself, so its folder sa
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -86,6 +87,7 @@ def build_network(spec: ClassifierSpec, *, pretrained: bool = False) -> nn.Modul
     """A network by the name of its architecture:
 
     "convnet-D-W"     D blocks of width W with instance norm (arXiv 2006.05929)
+    "A&B"             networks by these names side by side, see Ensemble
     "resnetap-10"     with instance norm (arXiv 2205.14959)
     "resnet-D-W"      the ResNet of D layers for CIFAR (arXiv 1512.03385), there of width 16: "resnet-20-16"
     any timm model    "resnet18" (initialised as torchvision's), "vit_tiny_patch16_224"; a name may go on with "+at-64",
@@ -93,6 +95,9 @@ def build_network(spec: ClassifierSpec, *, pretrained: bool = False) -> nn.Modul
                       stride 1 and no pooling, for pictures of 32 px, and with "+instance-norm"
     Raises ValueError for a name that is none of these.
     """
+    if "&" in spec.architecture:
+        parts = [replace(spec, architecture=part) for part in spec.architecture.split("&")]
+        return Ensemble([build_classifier(part) for part in parts])
     name, *changes = spec.architecture.split("+")
     if match := CONVNET.fullmatch(spec.architecture):
         return convnet(int(match["depth"]), int(match["width"]), spec.num_classes, spec.size_px)
@@ -111,6 +116,22 @@ def build_network(spec: ClassifierSpec, *, pretrained: bool = False) -> nn.Modul
     if sizes:
         network.register_forward_pre_hook(partial(_brought_to, sizes[-1]))
     return network
+
+
+class Ensemble(nn.Module):
+    """Classifiers whose logits are averaged, as G-VBSM labels with several (arXiv 2311.17950, published code)."""
+
+    def __init__(self, members: Sequence[Classifier]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([member(x) for member in self.members]).mean(0)  # (B, C) of (n, B, C)
+
+
+def join(members: Sequence[Classifier]) -> Classifier:
+    """One classifier of several, each of which normalises its input itself."""
+    return Classifier(Ensemble(members), (0.0,) * 3, (1.0,) * 3).placed()
 
 
 def save_classifier(model: Classifier, spec: ClassifierSpec, folder: Path) -> None:

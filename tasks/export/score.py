@@ -44,6 +44,7 @@ def command_of(recipe: Recipe, usual: Recipe | None, teacher: str | None = None)
     if teacher:
         changes = {k: v for k, v in changes.items() if not k.startswith("teacher.")}
         changes |= {"teacher.architecture": recipe.teacher.architecture, "teacher.weights": teacher}
+        changes |= {"teacher.others": list(recipe.teacher.others)} if recipe.teacher.others else {}
     if recipe.minutes is not None:  # the lengths are told
         changes = {"minutes": None, **recipe.lengths, **changes}
     sets = [part for name, value in changes.items() for part in ("--set", f"{name}={_told(value)}")]

@@ -65,7 +65,10 @@ class Latents(NamedTuple):
 
 def check_models(recipe: Recipe) -> None:
     """Raise UserError, with value and remedy, for models that cannot be, whatever the data are."""
-    names = {"teacher.architecture": (recipe.teacher.architecture,), "train.architectures": recipe.train.architectures}
+    names = {
+        "teacher.architecture": (recipe.teacher.architecture, *recipe.teacher.others),
+        "train.architectures": recipe.train.architectures,
+    }
     for setting, architectures in names.items():
         for name in architectures:
             try:

@@ -69,7 +69,8 @@ def _fitting(recipe: Recipe, index: Index, name: str) -> int:
     if name == "teacher.num_epochs":
         counts = index.counts("train")
         per_epoch = num_batches(sum(counts.values()), recipe.teacher.batch_size)
-        return max(1, int(seconds * num_cores() / (per_epoch * _seconds_of_teacher(recipe, len(counts)))))
+        of_all = sum(_seconds_of_teacher(recipe, name, len(counts)) for name in recipe.teacher.architectures)
+        return max(1, int(seconds * num_cores() / (per_epoch * of_all)))
     of_step = _seconds_of_prior(recipe, index) if name.startswith("prior") else _seconds_of_autoencoder(recipe)
     return max(AT_LEAST, int(seconds / of_step))
 
@@ -138,7 +139,7 @@ def _seconds_of_student(recipe: Recipe, num_classes: int) -> float:
     images = np.random.default_rng(0).integers(0, 256, (num, side, side, 3), np.uint8)
     labels, weights = np.arange(num) % num_classes, np.ones(num)
     protocol = replace(protocol, num_epochs=1, batch_size=batch_size)
-    judge = build_classifier(ClassifierSpec(recipe.teacher.architecture, num_classes, side)).eval()
+    judge = build_classifier(ClassifierSpec("&".join(recipe.teacher.architectures), num_classes, side)).eval()
     for architecture in recipe.train.architectures:
         watch, student = Watch(), build_classifier(ClassifierSpec(architecture, num_classes, side))
         with BusyCores():
@@ -147,7 +148,7 @@ def _seconds_of_student(recipe: Recipe, num_classes: int) -> float:
     return num_batches(recipe.ipc * num_classes, batch_size) * float(np.mean(seconds))
 
 
-def _seconds_of_teacher(recipe: Recipe, num_classes: int) -> float:
+def _seconds_of_teacher(recipe: Recipe, architecture: str, num_classes: int) -> float:
     from ddoq_core.train.networks import ClassifierSpec, build_classifier
     from ddoq_core.train.protocol import Protocol
     from ddoq_core.train.teachers import train_teacher
@@ -156,7 +157,7 @@ def _seconds_of_teacher(recipe: Recipe, num_classes: int) -> float:
     num = config.batch_size * (1 + STEPS_TIMED)
     images = np.random.default_rng(0).integers(0, 256, (num, side, side, 3), np.uint8)
     protocol = Protocol(num_epochs=1, batch_size=config.batch_size, augmentation=config.augmentation)
-    model = build_classifier(ClassifierSpec(config.architecture, num_classes, side))
+    model = build_classifier(ClassifierSpec(architecture, num_classes, side))
     with BusyCores():
         train_teacher(model, images, np.arange(num) % num_classes, protocol, 0, watch)
     return watch.seconds

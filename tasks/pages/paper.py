@@ -48,7 +48,7 @@ def beside(results: list[dict[str, Any]], recipe: Recipe, index: Index) -> list[
     from ddoq_core.imagenet import is_imagenet
 
     unchanged = type(recipe.train)(architectures=recipe.train.architectures)
-    same = recipe.train == unchanged and recipe.teacher.architecture == TEACHER
+    same = recipe.train == unchanged and recipe.teacher.architectures == (TEACHER,)
     same = same and is_imagenet(index.classes)
     found = {(r["ipc"], r["cell"], r["architecture"]): r["top1_mean"] for r in results} if same else {}
     return [

@@ -247,6 +247,9 @@ class TeacherConfig(Settings):
     """The network whose soft labels the students learn from."""
 
     architecture: Architecture = "resnet18"
+    others: tuple[Architecture, ...] = Field(
+        (), max_length=15, description="more teachers beside it, of which the logits are averaged, as G-VBSM has it"
+    )
     weights: Text | None = Field(
         None, description="'pretrained' (timm's), a checkpoint file, or nothing: train it here"
     )
@@ -270,7 +273,29 @@ class TeacherConfig(Settings):
     def _start_is_of_a_training(self) -> TeacherConfig:
         if self.start and self.weights:
             raise ValueError("a teacher whose weights are given is not trained: give teacher.start or teacher.weights")
+        if self.others and self.start not in (None, "pretrained"):
+            raise ValueError("a checkpoint starts one network: leave teacher.others out, or take start='pretrained'")
         return self
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is one network, or all of an ensemble from one file."""
+        return not self.others or self.weights not in (None, "pretrained")
+
+    @property
+    def members(self) -> tuple[TeacherConfig, ...]:
+        """Those that are made alone, each from a seed of its own."""
+        if self.is_whole:
+            return (self,)
+        return tuple(
+            self.model_copy(update={"architecture": name, "others": (), "seed": self.seed + k})
+            for k, name in enumerate(self.architectures)
+        )
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """Of all members."""
+        return (self.architecture, *self.others)
 
 
 class PriorTraining(Settings):
