@@ -27,7 +27,7 @@ from tasks.inputs.plan import Work, batches_of_classes
 from tasks.inputs.real import read_images
 from tasks.inputs.stores import images_of, index_of, latents_of, prototypes_of
 from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import GIVEN_ALONE, DecodeConfig, ImageConfig, PriorConfig
+from tasks.recipe.settings import GIVEN_ALONE, PROMPTED, DecodeConfig, ImageConfig, PriorConfig
 from tasks.sets.given import SetError
 from tasks.sets.read import check_ipc, fit, open_set
 
@@ -68,7 +68,7 @@ def identity(config: DecodeConfig, prior: PriorConfig, seed: int) -> dict[str, A
     if config.method != "diffusion":
         return {"method": config.method, **config.model_dump(include={"mosaic"}, exclude_defaults=True)}
     own = {"shared names": "told apart"}  # once the prompts of both cranes were the same
-    if prior.kind != "stable-diffusion":
+    if prior.kind not in PROMPTED:
         own = DecodeConfig().model_dump(include={"prompt", "negative_prompt"})
     later = config.model_dump(include=LATER, exclude_defaults=True)
     return {**config.model_dump(exclude=LATER), **later, **own, "seed": seed}

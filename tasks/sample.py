@@ -21,7 +21,7 @@ from tasks.inputs.plan import Work
 from tasks.inputs.real import read_images
 from tasks.inputs.stores import SAMPLES, index_of, indexed, latents_of, some_classes, some_rows
 from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import DecodeConfig, ImageConfig
+from tasks.recipe.settings import PROMPTED, DecodeConfig, ImageConfig
 
 VERSION = 3
 PER_CLASS, SHOWN = 20, 10  # drawn and kept of a class
@@ -32,7 +32,7 @@ TOO_WEAK = 0.5  # a prior of whose pictures the teacher recognises less than thi
 def plan(recipe: Recipe, latents: Artifact, models: Mapping[str, Artifact]) -> Work:
     """Samples of the recipe's prior, with its guidance and steps. Reads "autoencoder", "prior" and "teacher"."""
     config, images = recipe.decode, recipe.images.for_training
-    told = {"prompt", "negative_prompt"} if recipe.prior.kind == "stable-diffusion" else set()
+    told = {"prompt", "negative_prompt"} if recipe.prior.kind in PROMPTED else set()
     settings = config.model_dump(include={"guidance_scale", "guided_channels", "num_steps", "sampler", *told})
     parents = {"encode": latents, **{name: models[name] for name in ("autoencoder", "prior", "teacher")}}
     artifact = Artifact(latents.root, "sample", VERSION, {**settings, "size_px": images.size_px}, parents)

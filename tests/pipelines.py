@@ -12,25 +12,30 @@ from diffusers import (
     DDIMScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 SD_SCHEDULE: dict[str, Any] = {
     "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1,
 }  # fmt: skip
 
 
-def tiny_vae() -> AutoencoderKL:
+def tiny_vae(**more: Any) -> AutoencoderKL:
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",),
         up_block_types=("UpDecoderBlock2D",),
         block_out_channels=(8,),
-        latent_channels=4,
         norm_num_groups=8,
         sample_size=8,
+        **{"latent_channels": 4, **more},
     )
 
 
@@ -44,9 +49,12 @@ def tiny_tokenizer(folder: Path, length: int = 12) -> CLIPTokenizer:
     return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=length)
 
 
-def text_encoder(tokenizer: CLIPTokenizer, width: int, num_layers: int, num_heads: int) -> CLIPTextModel:
-    """CLIP's text encoder at a size."""
+def text_encoder(
+    tokenizer: CLIPTokenizer, width: int, num_layers: int, num_heads: int, kind: Any = CLIPTextModel
+) -> Any:
+    """CLIP's text encoder at a size, or another of its kinds."""
     config = CLIPTextConfig(
+        projection_dim=width,
         vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=4 * width,
@@ -57,7 +65,7 @@ def text_encoder(tokenizer: CLIPTokenizer, width: int, num_layers: int, num_head
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return CLIPTextModel(config)
+    return kind(config)
 
 
 def save_stable_diffusion(folder: Path) -> Path:
@@ -108,3 +116,65 @@ def save_dit(folder: Path) -> Path:
     index["id2label"] = {"1": "goldfish, Carassius auratus", "3": "shark", "7": "cock"}  # as published, not saved
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
+
+
+def save_stable_diffusion_xl(folder: Path) -> Path:
+    """A StableDiffusionXLPipeline of random weights for images of 8 px and latents of 4×8×8."""
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer(folder / "words")
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        norm_num_groups=4,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=6 * 4 + 16,
+    )
+    pipeline = StableDiffusionXLPipeline(
+        vae=tiny_vae(),
+        text_encoder=text_encoder(tokenizer, width=16, num_layers=2, num_heads=2),
+        text_encoder_2=text_encoder(tokenizer, 16, 2, 2, CLIPTextModelWithProjection),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(**{k: v for k, v in SD_SCHEDULE.items() if k != "set_alpha_to_one"}),
+    )
+    pipeline.save_pretrained(folder / "pipeline")
+    return folder / "pipeline"
+
+
+def save_stable_diffusion_3(folder: Path) -> Path:
+    """A StableDiffusion3Pipeline of random weights without T5, for images of 8 px and latents of 16×8×8."""
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer(folder / "words")
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=16,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        caption_projection_dim=16,
+        pooled_projection_dim=32,
+        out_channels=16,
+        pos_embed_max_size=8,
+    )
+    pipeline = StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=tiny_vae(latent_channels=16, scaling_factor=1.5305, shift_factor=0.0609),
+        text_encoder=text_encoder(tokenizer, 16, 2, 2, CLIPTextModelWithProjection),
+        tokenizer=tokenizer,
+        text_encoder_2=text_encoder(tokenizer, 16, 2, 2, CLIPTextModelWithProjection),
+        tokenizer_2=tokenizer,
+        text_encoder_3=None,
+        tokenizer_3=None,
+    )
+    pipeline.save_pretrained(folder / "pipeline")
+    return folder / "pipeline"

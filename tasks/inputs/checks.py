@@ -21,6 +21,10 @@ from tasks.recipe.settings import TrainedAutoencoder, TrainedPrior
 PIPELINES = {
     "dit": ("DiTPipeline",),
     "stable-diffusion": ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"),
+    "image-to-image": (
+        *("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"),
+        *("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline"),
+    ),
 }
 
 
@@ -114,8 +118,9 @@ def check_prior(recipe: Recipe, class_names: Sequence[str]) -> None:
         _check_shape(prior.weights, transformer, latents)
         _check_classes(prior.weights, index, transformer, class_names)
     else:
-        unet = _read(DenoiserFile, folder / "unet" / "config.json", "prior.weights")
-        _check_shape(prior.weights, unet, latents)
+        part = "transformer" if (folder / "transformer").is_dir() else "unet"
+        denoiser = _read(DenoiserFile, folder / part / "config.json", "prior.weights")
+        _check_shape(prior.weights, denoiser, latents)
 
 
 def _check_shape(weights: str, network: DenoiserFile, latents: Latents | None) -> None:

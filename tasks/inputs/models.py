@@ -102,9 +102,9 @@ def load_given_prior(
         from ddoq_core.decode.dit import load_dit
 
         return load_dit(weights, class_names)
+    from ddoq_core.decode.image_to_image import load_image_to_image
     from ddoq_core.decode.stable_diffusion import load_stable_diffusion
     from ddoq_core.imagenet import prompt_name
 
-    return load_stable_diffusion(
-        weights, [prompt.format(name=prompt_name(name)) for name in class_names], negative_prompt
-    )
+    load = load_stable_diffusion if kind == "stable-diffusion" else load_image_to_image
+    return load(weights, [prompt.format(name=prompt_name(name)) for name in class_names], negative_prompt)

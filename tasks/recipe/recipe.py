@@ -146,6 +146,7 @@ class Recipe(Settings):
         for method in self.methods:
             own = self.settings_of(method)
             mosaic = own.decode.mosaic
+            _check_sampling(self.prior.kind, own.decode, method)
             if own.weights not in (fitting := WEIGHTS_OF.get(own.decode.method, (own.weights,))):
                 raise ValueError(
                     f"weights={own.weights!r} of the method {method!r}: take {' or '.join(map(str, fitting))}"
@@ -294,6 +295,17 @@ def _replace(tree: dict[str, Any], dotted: str, value: Any) -> None:
         known = ", ".join(sorted(place)) if isinstance(place, dict) else "none, set what is above it as a whole"
         raise KeyError(f"there is no setting {dotted!r}; here there are: {known}")
     place[last] = value
+
+
+def _check_sampling(kind: str, decode: DecodeConfig, method: str) -> None:
+    """Raise ValueError for options that diffusers' own pipelines do not take."""
+    if kind != "image-to-image" or decode.method != "diffusion":
+        return
+    named = {"sampler": "given", "inversion": False, "centroid_guidance": 0.0, "guided_channels": None}
+    other = next((name for name, usual in named.items() if getattr(decode, name) != usual), None)
+    if other or decode.strength is None:
+        what = f"decode.{other} is the pipeline's own" if other else "set decode.strength"
+        raise ValueError(f"prior.kind=image-to-image, method {method!r}: {what}")
 
 
 def check_method_name(name: str) -> None:

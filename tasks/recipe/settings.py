@@ -316,7 +316,7 @@ class PriorTraining(Settings):
 class GivenPrior(Settings):
     """A diffusion model to load, that decoding goes through."""
 
-    kind: Literal["dit", "stable-diffusion"]
+    kind: Literal["dit", "stable-diffusion", "image-to-image"]
     weights: Text = Field(description="a diffusers pipeline's folder or hub name")
     train: None = None
 
@@ -359,6 +359,7 @@ class ClusterConfig(Settings):
         return self.method in ("balanced", "divisive", "centre-margin")
 
 
+PROMPTED = ("stable-diffusion", "image-to-image")  # kinds of priors that know classes by prompts
 GIVEN_ALONE = ("path", "class_order", "value_range", "mean", "std", "labels")
 
 
@@ -414,7 +415,8 @@ class DecodeConfig(Settings):
         1, ge=1, le=4, description="tiles along a side of a picture, each of a prototype of its own; 1: no mosaic"
     )
     prompt: Annotated[str, AfterValidator(_check_prompt)] = Field(
-        "{name}", description="stable-diffusion: the class prompt; {name} is its name, of ImageNet its class line"
+        "{name}",
+        description="of priors that know text: the class prompt; {name} is its name, of ImageNet its class line",
     )
     negative_prompt: str = "cartoon, anime, painting"
 

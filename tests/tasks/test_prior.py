@@ -9,10 +9,11 @@ import numpy as np
 
 from ddoq_core.encode.autoencoder import encode as encoded
 from storage.artifact import Artifact
-from tasks import encode, prior
+from tasks import decode, encode, prior
 from tasks.inputs.models import load_encoder
 from tasks.inputs.real import read_images
-from tasks.inputs.stores import latents_of
+from tasks.inputs.stores import images_of, latents_of
+from tests.pipelines import save_stable_diffusion_xl
 from tests.tasks.conftest import Pipeline, complete
 
 
@@ -43,3 +44,16 @@ def test_the_latents_that_a_prior_saw_identify_it_and_are_normalised(pipeline: P
 
 def mean_of(artifact: Artifact) -> list[float]:
     return json.loads((Path(artifact.path) / "model" / "config.json").read_text())["latents_mean"]
+
+
+def test_a_pipeline_of_diffusers_is_noted_and_decodes(pipeline: Pipeline, tmp_path: Path) -> None:
+    weights = save_stable_diffusion_xl(tmp_path)
+    given = {"kind": "image-to-image", "weights": str(weights)}
+    recipe = pipeline.recipe.with_changes({"prior": given, "decode": {"strength": 0.5, "num_steps": 4}})
+    noted = complete(prior.plan(recipe, pipeline.shard, {}))
+    models = {**pipeline.models, "prior": noted}
+    made = complete(decode.plan(recipe, "ddoq", 0, pipeline.cluster, models))
+    found = images_of(made).read_class("3")
+    assert found["images"].shape == (3, 8, 8, 3) and found["images"].std() > 0
+    other = recipe.with_changes({"decode.prompt": "a photo of {name}"})
+    assert decode.plan(other, "ddoq", 0, pipeline.cluster, models).artifact.digest != made.digest

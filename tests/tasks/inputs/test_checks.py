@@ -14,6 +14,7 @@ from flows.catalogue import load_recipe
 from tasks.inputs.checks import check_prior, latents_of_recipe
 from tasks.inputs.given import WeightsError
 from tasks.recipe.recipe import Recipe
+from tests.pipelines import save_stable_diffusion_3
 from tests.places import REPOSITORY
 
 DIGITS = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["definitions"]["digits"]["recipe"]
@@ -54,10 +55,32 @@ def test_latents_of_another_size(folders: dict[str, Path]) -> None:
     assert "8×8" in told and "16×16" in told and "images.size_px=8" in told
 
 
-@pytest.mark.parametrize("kind", ["dit", "stable-diffusion"])
+def test_a_pipeline_with_its_own_autoencoder_is_let_through(folders: dict[str, Path], tmp_path: Path) -> None:
+    for folder in (folders["image-to-image"], save_stable_diffusion_3(tmp_path)):
+        check_prior(recipe("image-to-image", folder, decode={"strength": 0.5}), ["cock"])
+    told = refused(recipe("image-to-image", folders["dit"], decode={"strength": 0.5}), ["cock"])
+    assert "holds a 'DiTPipeline'" in told and "needs a StableDiffusionXLPipeline" in told
+
+
+@pytest.mark.parametrize(
+    ("decode", "message"),
+    [
+        ({}, "set decode.strength"),
+        ({"strength": 0.5, "sampler": "ddim"}, "decode.sampler is the pipeline's own"),
+        ({"strength": 0.5, "guided_channels": 3}, "decode.guided_channels is the pipeline's own"),
+    ],
+)
+def test_what_diffusers_pipelines_do_not_take_is_refused(
+    decode: dict[str, Any], message: str, folders: dict[str, Path]
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipe("image-to-image", folders["image-to-image"], decode=decode)
+
+
+@pytest.mark.parametrize("kind", ["dit", "stable-diffusion", "image-to-image"])
 def test_latents_of_other_channels(kind: str, folders: dict[str, Path]) -> None:
     other = {"train": {"channels": [8], "latent_channels": 3}}
-    told = refused(recipe(kind, folders[kind], autoencoder=other), ["cock"])
+    told = refused(recipe(kind, folders[kind], autoencoder=other, decode={"strength": 0.5}), ["cock"])
     assert "4 channels" in told and "have 3" in told and "autoencoder.subfolder=vae" in told
 
 
