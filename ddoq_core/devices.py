@@ -15,11 +15,12 @@ def best_device() -> torch.device:
     return torch.device(os.environ.get("DDOQ_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 where it is faster and safe, on a GPU; elsewhere nothing changes. Convolutions that a CPU trains in it
-    come out with other last bits every time by AVX512-bf16, and by AMX with NaN where a stride of 2 meets a map of 1×1
-    (torch 2.15)."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+def mixed_precision(device: torch.device, *, strides: bool) -> AbstractContextManager[object]:
+    """bfloat16 where it is faster and safe: on a GPU, and by a CPU's AMX where no convolution has a stride; elsewhere
+    nothing changes. Convolutions that a CPU trains in it come out with other last bits every time by AVX512-bf16, and
+    by AMX with NaN where a stride of 2 meets a map of 1×1 (torch 2.15)."""
+    safe = device.type == "cuda" or (not strides and convolves_well_in_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=safe)
 
 
 def convolves_well_in_bfloat16(device: torch.device) -> bool:

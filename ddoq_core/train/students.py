@@ -86,7 +86,7 @@ def train_student(
             batch = replace(batch, logits=ask(judge, x))  # t (B, C), of the mixed picture
         elif own is not None:
             batch = replace(batch, logits=mixed_logits(own[rows], batch.draws, size_px, protocol.temperature))
-        with mixed_precision(device):
+        with mixed_precision(device, strides=model.has_strides):
             answer = network(x)  # s (B, C)
         if batch.logits is None:
             return hard_label_loss(answer.float(), y[rows], w[rows], batch.draws, size_px, protocol.label_smoothing)
@@ -114,7 +114,7 @@ def label_epoch(
 @torch.inference_mode()
 def ask(teacher: Classifier, batch: torch.Tensor) -> torch.Tensor:
     """The teacher's logits (B, C) float32 for pictures (B, 3, S, S)."""
-    with mixed_precision(batch.device):
+    with mixed_precision(batch.device, strides=teacher.has_strides):
         return teacher(batch).float()
 
 

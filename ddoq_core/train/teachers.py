@@ -37,7 +37,7 @@ def train_teacher(
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         rows = batch_of(step, len(pictures), protocol.batch_size, seed)
         batch = apply(pictures.batch(rows), draw(len(rows), pictures.size_px, augmentation, generator))
-        with mixed_precision(device):
+        with mixed_precision(device, strides=model.has_strides):
             return F.cross_entropy(network(batch), y[sent(rows, device)])
 
     per_epoch = num_batches(len(pictures), protocol.batch_size)

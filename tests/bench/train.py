@@ -132,7 +132,7 @@ class Race:
         def steps() -> None:
             for _ in range(case.seen // case.batch_size):
                 target = ask(self.teacher, self.fixed) if labels == "online" else self.target
-                with mixed_precision(self.fixed.device):
+                with mixed_precision(self.fixed.device, strides=True):
                     answer = model(self.fixed)
                 optimizer.zero_grad(set_to_none=True)
                 soft_label_loss(answer.float(), target, w, 20.0).backward()  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 
 from ddoq_core.decode.dit import dit_prior
-from ddoq_core.devices import algorithms_tried, memory_format, sent
+from ddoq_core.devices import algorithms_tried, convolves_well_in_bfloat16, memory_format, sent
 from ddoq_core.encode.autoencoder import KLAutoencoder, encode
 from ddoq_core.train.accuracy import features
 from ddoq_core.train.augment import Augmentation
@@ -69,7 +69,8 @@ def test_a_compiled_student_learns_the_same_and_leaves_its_teacher_as_it_was(mon
     plain = trained()
     monkeypatch.setenv("DDOQ_COMPILE", "1")
     torch._dynamo.utils.counters.clear()
-    torch.testing.assert_close(trained(), plain, rtol=1e-3, atol=1e-3)
+    most = 1e-2 if convolves_well_in_bfloat16(torch.device("cpu")) else 1e-3  # fewer sums are rounded to bfloat16
+    torch.testing.assert_close(trained(), plain, rtol=1e-3, atol=most)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0, "something was compiled"
     assert features(teacher, images).shape == (6, 64), "hooks are called, as of no compiled network"
 

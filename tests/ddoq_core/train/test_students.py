@@ -15,7 +15,7 @@ from ddoq_core.train.accuracy import accuracy, predict
 from ddoq_core.train.networks import Classifier, ClassifierSpec, build_classifier
 from ddoq_core.train.protocol import Augmentation, Protocol
 from ddoq_core.train.stored_labels import StoredLabels
-from ddoq_core.train.students import DistilledBatches, label_epoch, optimizer_of, train_student
+from ddoq_core.train.students import DistilledBatches, ask, label_epoch, optimizer_of, train_student
 from ddoq_core.train.teachers import train_teacher
 from tests.ddoq_core.test_fitting import BufferCheckpoint, Cut
 from tests.ddoq_core.train.test_stored_labels import replaying
@@ -232,7 +232,10 @@ def test_own_logits_teach_as_a_teacher_that_answers_so() -> None:
     images = colours(8)[0]
     protocol, w = protocol_of(3, 4, 1e-2, 0.0, temperature=4.0), np.linspace(0.5, 1.5, 8)
     teacher = build_classifier(SPEC, seed=7).eval()
-    taught, alone = student_of(images, w, protocol, teacher), student_of(images, w, protocol, predict(teacher, images))
+    taught, alone = (
+        student_of(images, w, protocol, teacher),
+        student_of(images, w, protocol, ask(teacher, to_unit(images)).numpy()),
+    )
     for name, value in taught.items():
         torch.testing.assert_close(alone[name], value, rtol=1e-3, atol=1e-4)
     mixed = protocol_of(3, 4, 1e-2, 0.0, ALL, temperature=4.0)
