@@ -29,7 +29,7 @@ from tasks.inputs.stores import images_of, index_of, latents_of, prototypes_of
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import GIVEN_ALONE, PROMPTED, DecodeConfig, ImageConfig, PriorConfig
 from tasks.sets.given import SetError
-from tasks.sets.read import check_ipc, fit, open_set
+from tasks.sets.read import check_ipc, check_pictures, fit, open_set
 
 VERSION = 2
 
@@ -78,6 +78,7 @@ def given_identity(config: DecodeConfig, class_names: Names, ipc: int) -> dict[s
     """What identifies a given set: its content and how it is read. Raises SetError for one that does not fit."""
     given = fit(open_set(config), class_names, config.class_order)
     check_ipc(given, ipc)
+    check_pictures(given.given, config)
     read = config.model_dump(include={"value_range", "mean", "std"}, exclude_none=True)
     classes = [int(k) for k in given.own]
     return {

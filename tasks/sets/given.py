@@ -41,6 +41,7 @@ class GivenSet:
     picture  the picture of a row
     weights  (N,) float64 ≥ 0, None where there are none
     logits   (N, C) float32, the set's own soft labels in the order of the classes, None where there are none
+    check    looks through all pictures, where that is needed to know that they can be shown. Raises SetError
     """
 
     path: Path
@@ -50,6 +51,7 @@ class GivenSet:
     picture: Callable[[int], Image.Image]
     weights: NDArray[np.float64] | None = None
     logits: NDArray[np.float32] | None = None
+    check: Callable[[], None] = lambda: None
 
     def content(self) -> str:
         """Hash of the files, by their names within the set."""

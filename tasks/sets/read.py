@@ -105,6 +105,18 @@ def check_given(recipe: Recipe, classes: Sequence[str]) -> None:
         given = open_set(config)
         if classes:
             check_ipc(fit(given, classes, config.class_order), recipe.ipc)
+        check_pictures(given, config)
+
+
+_looked_through: set[tuple[str, str]] = set()  # contents and how they were read, in this process
+
+
+def check_pictures(given: GivenSet, config: DecodeConfig) -> None:
+    """Raise SetError for a set whose pictures are none as they are explained. All of one are looked through once."""
+    key = given.content(), config.model_dump_json(include={"value_range", "mean", "std"})
+    if key not in _looked_through:
+        given.check()
+        _looked_through.add(key)
 
 
 def check_ipc(fitted: FittedSet, ipc: int) -> None:

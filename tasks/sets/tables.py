@@ -70,7 +70,7 @@ def open_tables(path: Path, files: list[Path]) -> GivenSet:
         labels, logits = labels_from(_array(values, files[0]), files[0])
     soft, weight = (next((name for name in names_ if name in schema.names), None) for names_ in (LOGITS, WEIGHTS))
     if soft:
-        logits = logits_from(_array(small[soft].to_pylist(), files[0]), files[0])
+        logits = logits_from(_rows(small[soft].combine_chunks(), files[0]), files[0])
     ends = np.cumsum([part.num_rows for part in parts])
     read = lru_cache(maxsize=KEPT_PARTS)(lambda k: parts[k].read([image])[image])
 
@@ -141,6 +141,14 @@ def _array(values: list[Any], file: Path) -> NDArray[Any]:
         return np.array(values)
     except ValueError as error:
         raise SetError(f"{file}: rows of several lengths ({_line(error)}): give one number a class") from error
+
+
+def _rows(column: Any, file: Path) -> NDArray[Any]:
+    """Lists of numbers as rows (N, C), without a Python object for each."""
+    lengths = set(column.value_lengths().to_pylist())
+    if len(lengths) != 1 or None in lengths:
+        raise SetError(f"{file}: soft labels of several lengths: give one number a class")
+    return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(len(column), -1)
 
 
 def _class_names(schema: pa.Schema, label: str, folder: Path, path: Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,7 @@ def open_tensors(path: Path, scale: Scale) -> GivenSet:
     classes = names_of(stated.get("classes", fields.get("classes")), file)
     scale = _stated_scale(scale, stated, file)
     weights = weights_from(_numpy(fields["weights"], file), len(images), file) if "weights" in fields else None
-    if images.dtype != np.uint8:
-        _check_floats(images, scale, file)
+    is_float = images.dtype != np.uint8
     return GivenSet(
         path=path,
         files=files_below(file.parent, [*files, *([file.parent / STATED] if stated else [])]),
@@ -88,6 +88,7 @@ def open_tensors(path: Path, scale: Scale) -> GivenSet:
         picture=lambda row: Image.fromarray(_shown(images[row], scale)),
         weights=weights,
         logits=logits,
+        check=partial(_check_floats, images, scale, file) if is_float else lambda: None,
     )
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from tasks.recipe.settings import DecodeConfig
 from tasks.sets.given import SetError
-from tasks.sets.read import check_ipc, fit, images_per_class, open_set
+from tasks.sets.read import check_ipc, check_pictures, fit, images_per_class, open_set
 
 NAMES = ("bird", "cat", "dog")
 IPC, SIDE = 2, 16
@@ -187,6 +187,7 @@ def test_a_wrong_set_is_refused_in_one_line(kind: str, tmp_path: Path) -> None:
     with pytest.raises(SetError, match=message) as refused:
         fitted = fit(open_set(config), NAMES, config.class_order)
         check_ipc(fitted, IPC)
+        check_pictures(fitted.given, config)
         for rows in fitted.rows:
             for row in rows:
                 fitted.given.picture(int(row))
