@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from flows import local
 from flows.artifacts import Root, console, export, forget, gc, inspect, status, verify
 from flows.catalogue import given_rows, grid_of, load_recipe, matrix_of, recipes, within
 from flows.errors import DEBUG, TERMINATED, Terminated
@@ -22,8 +23,7 @@ from flows.errors import clear_errors as _clear_errors
 from flows.server import prefect_server
 from flows.workers import num_workers, scheduler_address
 from storage.errors import UsageError
-from tasks.recipe.grid import Grid
-from tasks.recipe.matrix import Matrix, check_changes
+from tasks.recipe.matrix import check_changes
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import STAGES
 
@@ -125,9 +125,9 @@ def plan(
         number, whole = num_workers(workers), load_recipe(recipe, ipc, settings)
         if minutes is not None:
             whole = within(whole, minutes)
-        _check_writable(root)
+        local.check_writable(root)
         with console.status("listing the images"):
-            from flows import local, miniature, plan
+            from flows import miniature, plan
             from tasks.inputs.data import shard_artifact
 
             if not shard_artifact(root.absolute(), whole.data).is_done():
@@ -298,16 +298,14 @@ def _run(
 ) -> None:
     """Run a flow on a recipe of the catalogue, in this process, with what is its own, and show what it found."""
     start = time.monotonic()
-    from flows import local
-
     with _clear_errors(root):
         number, address = num_workers(workers), scheduler_address(cluster)
         recipe = load_recipe(name, ipc, settings)
         if minutes is not None:
             recipe = within(recipe, minutes)
-        whole = _whole(recipe, **own)
+        whole = local.whole(recipe, **own)
         local.check_settings(whole)
-        _check_writable(root)
+        local.check_writable(root)
         with prefect_server(root) as server:
             local.check(whole, root, flow)
             with console.status("starting the Prefect server"):
@@ -318,23 +316,6 @@ def _run(
 
     shown = {"compare": show_comparison, "tune": show_tuning}.get(flow, show)
     shown(console, recipe, found, time.monotonic() - start)
-
-
-def _whole(recipe: Recipe, matrix: Matrix | None = None, grid: Grid | None = None, method: str | None = None) -> Recipe:
-    """The recipe with all the methods that a flow makes of it."""
-    if matrix is not None:
-        return matrix.recipe(recipe, max(matrix.ipc))
-    return recipe if grid is None else grid.recipe(recipe, method)
-
-
-def _check_writable(root: Path) -> None:
-    probe = root / f".write-{os.getpid()}"
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(f"run root {root} cannot be written ({error.strerror}): give another with --root") from error
 
 
 def main() -> None:

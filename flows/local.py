@@ -6,6 +6,7 @@ Imports Prefect only to run: a server must have been chosen before, and what can
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -14,7 +15,10 @@ from typing import Any
 from flows.errors import GO_ON, RunFailed
 from flows.server import ServerError
 from storage.artifact import NotDone
+from storage.errors import UsageError
 from tasks.inputs.checks import check_models, check_prior
+from tasks.recipe.grid import Grid
+from tasks.recipe.matrix import Matrix
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import COMPARE, STAGES
 
@@ -35,6 +39,24 @@ def check(recipe: Recipe, root: Path, flow: str) -> None:
     classes = check_source(recipe, root)
     check_prior(recipe, classes)
     check_given(recipe, classes)
+
+
+def whole(recipe: Recipe, matrix: Matrix | None = None, grid: Grid | None = None, method: str | None = None) -> Recipe:
+    """The recipe with all the methods that a flow makes of it."""
+    if matrix is not None:
+        return matrix.recipe(recipe, max(matrix.ipc))
+    return recipe if grid is None else grid.recipe(recipe, method)
+
+
+def check_writable(root: Path) -> None:
+    """Raise UsageError for a run root that cannot be written."""
+    probe = root / f".write-{os.getpid()}"
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"run root {root} cannot be written ({error.strerror}): give another with --root") from error
 
 
 def prepare() -> None:

@@ -69,7 +69,7 @@ def stated_in(folder: Path) -> dict[str, Any]:
             raise ValueError(f"larger than {MOST_STATED_BYTES >> 20} MiB")
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise SetError(f"{path} cannot be read ({_line(error)}): mend or remove it") from error
+        raise SetError(f"{path} cannot be read ({line_of(error)}): mend or remove it") from error
     if not isinstance(found, dict):
         raise SetError(f'{path} holds no JSON object: write it like {{"classes": ["cat", "dog"]}}')
     return found
@@ -150,7 +150,7 @@ def read_bytes(data: bytes, what: object) -> Image.Image:
     try:
         return read_picture(data)
     except Unreadable as error:
-        raise SetError(f"picture {what} cannot be read ({_line(error)}): mend or remove it") from error
+        raise SetError(f"picture {what} cannot be read ({line_of(error)}): mend or remove it") from error
 
 
 def files_below(root: Path, paths: Iterable[Path]) -> tuple[Path, ...]:
@@ -165,5 +165,6 @@ def files_below(root: Path, paths: Iterable[Path]) -> tuple[Path, ...]:
     return found
 
 
-def _line(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
+    """What an error says, in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__

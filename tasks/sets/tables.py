@@ -24,6 +24,7 @@ from tasks.sets.given import (
     SetError,
     files_below,
     labels_from,
+    line_of,
     logits_from,
     named_labels,
     names_of,
@@ -57,7 +58,7 @@ def open_tables(path: Path, files: list[Path]) -> GivenSet:
         schema = _schema(files[0])
         small = pa.concat_tables([part.read(_small(schema)) for part in parts]).combine_chunks()
     except (OSError, pa.ArrowException) as error:
-        raise SetError(f"{files[0]} cannot be read ({_line(error)}): save the set again") from error
+        raise SetError(f"{files[0]} cannot be read ({line_of(error)}): save the set again") from error
     image, label = (_one_of(schema, names, files[0]) for names in (IMAGES, LABELS))
     stated = stated_in(path if path.is_dir() else folder)
     names = names_of(stated.get("classes") or _class_names(schema, label, folder, path), files[0])
@@ -140,7 +141,7 @@ def _array(values: list[Any], file: Path) -> NDArray[Any]:
     try:
         return np.array(values)
     except ValueError as error:
-        raise SetError(f"{file}: rows of several lengths ({_line(error)}): give one number a class") from error
+        raise SetError(f"{file}: rows of several lengths ({line_of(error)}): give one number a class") from error
 
 
 def _rows(column: Any, file: Path) -> NDArray[Any]:
@@ -172,7 +173,3 @@ def _names_in_card(card: Path, label: str) -> Any:
     except (OSError, ValueError, KeyError, TypeError, IndexError, yaml.YAMLError, RecursionError):
         return None
     return [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) else names
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

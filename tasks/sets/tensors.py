@@ -22,6 +22,7 @@ from tasks.sets.given import (
     SetError,
     files_below,
     labels_from,
+    line_of,
     logits_from,
     names_of,
     stated_in,
@@ -138,7 +139,7 @@ def _load(file: Path) -> Any:
             with np.load(file, allow_pickle=False) as held:
                 return {key: held[key] for key in held.files}
         except (OSError, ValueError, EOFError, KeyError) as error:
-            raise SetError(f"{file} cannot be read ({_line(error)}): save plain arrays with numpy.savez") from error
+            raise SetError(f"{file} cannot be read ({line_of(error)}): save plain arrays with numpy.savez") from error
     import pickle
 
     import torch
@@ -154,7 +155,7 @@ def _load(file: Path) -> Any:
         try:  # of an older kind that cannot be mapped
             return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise SetError(f"{file} cannot be read ({_line(mapped)}): save it with torch.save") from error
+            raise SetError(f"{file} cannot be read ({line_of(mapped)}): save it with torch.save") from error
 
 
 def _numpy(value: Any, file: Path) -> NDArray[Any]:
@@ -167,7 +168,7 @@ def _numpy(value: Any, file: Path) -> NDArray[Any]:
     try:
         found = np.asarray(value)
     except ValueError as error:
-        raise SetError(f"{file}: {_line(error)}: give one tensor, not a list of several shapes") from error
+        raise SetError(f"{file}: {line_of(error)}: give one tensor, not a list of several shapes") from error
     if found.dtype.kind not in "iufU":
         raise SetError(f"{file} holds a {type(value).__name__} where numbers are expected: save tensors")
     return found
@@ -204,7 +205,7 @@ def _stated_scale(given: Scale, stated: Mapping[str, Any], file: Path) -> Scale:
             raise ValueError("mean and std go together, and not with value_range")
     except (TypeError, ValueError) as error:
         raise SetError(
-            f"{file.parent / STATED}: {_line(error)}: state mean and std, or value_range [low, high]"
+            f"{file.parent / STATED}: {line_of(error)}: state mean and std, or value_range [low, high]"
         ) from error
     return scale
 
@@ -252,7 +253,3 @@ def _shown(image: NDArray[Any], scale: Scale) -> NDArray[np.uint8]:
     if image.dtype != np.uint8:
         image = np.clip(np.round(255 * scale.to_unit(image)), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.export.formats import WRITERS
+from tasks.export.choice import choose
+from tasks.export.collect import collect
+from tasks.export.formats import WRITERS, export
 from tests.flows.conftest import IPC, SETTINGS, Result, Services, ddoq
 from tests.flows.test_run import artifacts
 
@@ -43,9 +45,10 @@ def random_set(root: Path, out: Path) -> Path:
 def exported(finished: tuple[Path, Result], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The tiny run's pictures in every form."""
     folder = tmp_path_factory.mktemp("exported")
+    chosen = choose("digits", finished[0], method="ddoq")
+    handout = collect(chosen.decode, chosen.weights, chosen.teacher)
     for form in WRITERS:
-        told = ddoq("export", "digits", "--method", "ddoq", "--to", form, "--out", folder / form, "--root", finished[0])
-        assert told.code == 0, told.errors
+        export(handout, form, folder / form)
     return {form: folder / form for form in WRITERS}
 
 
