@@ -303,11 +303,11 @@ def _run(
         recipe = load_recipe(name, ipc, settings)
         if minutes is not None:
             recipe = within(recipe, minutes)
-        whole = local.whole(recipe, **own)
+        whole, *others = local.wholes(recipe, **own)
         local.check_settings(whole)
         local.check_writable(root)
         with prefect_server(root) as server:
-            local.check(whole, root, flow)
+            local.check(whole, root, flow, *others)
             with console.status("starting the Prefect server"):
                 local.prepare()
                 server.wait()

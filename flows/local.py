@@ -28,8 +28,9 @@ def check_settings(recipe: Recipe) -> None:
     check_models(recipe)
 
 
-def check(recipe: Recipe, root: Path, flow: str) -> None:
-    """Raise, before anything starts, for data or weights that cannot serve the recipe, and for a stage without them."""
+def check(recipe: Recipe, root: Path, flow: str, *others: Recipe) -> None:
+    """Raise, before anything starts, for data, weights or given sets that cannot serve the recipe, and the others on the
+    same data, and for a stage without them."""
     from tasks.inputs.data import check_source, shard_artifact
     from tasks.inputs.stores import indexed
     from tasks.sets.read import check_given
@@ -38,14 +39,18 @@ def check(recipe: Recipe, root: Path, flow: str) -> None:
         indexed(shard_artifact(root.absolute(), recipe.data))
     classes = check_source(recipe, root)
     check_prior(recipe, classes)
-    check_given(recipe, classes)
+    for each in (recipe, *others):
+        check_given(each, classes)
 
 
-def whole(recipe: Recipe, matrix: Matrix | None = None, grid: Grid | None = None, method: str | None = None) -> Recipe:
-    """The recipe with all the methods that a flow makes of it."""
+def wholes(
+    recipe: Recipe, matrix: Matrix | None = None, grid: Grid | None = None, method: str | None = None
+) -> list[Recipe]:
+    """The recipe with all the methods that a flow makes of it, of a comparison at each number of images per class, the
+    most first."""
     if matrix is not None:
-        return matrix.recipe(recipe, max(matrix.ipc))
-    return recipe if grid is None else grid.recipe(recipe, method)
+        return [matrix.recipe(recipe, ipc) for ipc in sorted(matrix.ipc, reverse=True)]
+    return [recipe if grid is None else grid.recipe(recipe, method)]
 
 
 def check_writable(root: Path) -> None:
