@@ -29,8 +29,8 @@ def check_settings(recipe: Recipe) -> None:
 
 
 def check(recipe: Recipe, root: Path, flow: str, *others: Recipe) -> None:
-    """Raise, before anything starts, for data, weights or given sets that cannot serve the recipe, and the others on the
-    same data, and for a stage without them."""
+    """Raise, before anything starts, for data, weights or given sets that cannot serve the recipe or, on the same data,
+    the others, and for a stage without them."""
     from tasks.inputs.data import check_source, shard_artifact
     from tasks.inputs.stores import indexed
     from tasks.sets.read import check_given
