@@ -180,7 +180,7 @@ class AutoencoderTraining(Settings):
         "of 32 each, as many as give latents of 8 to 15 a side, at most four",
     )
     latent_channels: Width | None = Field(
-        4, description="null: a sixth of the numbers of a patch, 8 of 4×4 px as at images of 32, 32 of 8×8 as at 64"
+        4, description="null: two for each pixel of a patch's side, 8 of 4×4 px as at images of 32, 16 of 8×8 as at 64"
     )
     num_steps: Count | None = Field(600, description=BY_MINUTES)
     batch_size: Count = 32
@@ -200,7 +200,7 @@ class AutoencoderTraining(Settings):
     def shape(self, size_px: int) -> dict[str, Any]:
         """Widths of the stages, and how many channels latents have, for images of a size."""
         stages = self.channels or (32,) * min(max(1, size_px.bit_length() - 3), 4)
-        return {"channels": stages, "latent_channels": self.latent_channels or max(3, 4 ** (len(stages) - 1) // 2)}
+        return {"channels": stages, "latent_channels": self.latent_channels or max(3, 2 ** len(stages))}
 
 
 class _Autoencoder(Settings):

@@ -127,9 +127,9 @@ def test_ids_whose_names_are_another_classs(folders: dict[str, Path], tmp_path: 
 
 @pytest.mark.parametrize(
     ("size_px", "latents"),
-    [(8, (3, 8, 1)), (16, (3, 8, 2)), (32, (8, 8, 4)), (48, (8, 12, 4)), (64, (32, 8, 8)), (224, (32, 28, 8))],
+    [(8, (3, 8, 1)), (16, (4, 8, 2)), (32, (8, 8, 4)), (48, (8, 12, 4)), (64, (16, 8, 8)), (224, (16, 28, 8))],
 )
 def test_an_autoencoder_of_components_follows_the_images_size(size_px: int, latents: tuple[int, int, int]) -> None:
-    """Channels, side and factor: a sixth of the numbers of a patch, and a side of 8 to 15 while four stages give it."""
+    """Channels, side, factor: two for each pixel of a patch's side, and a side of 8 to 15 while four stages give it."""
     recipe = load_recipe("folder").with_changes({"images.size_px": size_px})
     assert latents_of_recipe(recipe) == latents
