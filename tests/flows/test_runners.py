@@ -29,6 +29,7 @@ from flows.runners import (
     WorkersDied,
     dask_runner,
     gpu_names,
+    kept_memory,
     local_cluster,
     placed,
     result_of,
@@ -98,6 +99,25 @@ def test_gpus_that_the_driver_lists(
         (tmp_path / "nvidia-smi").chmod(0o755)
     assert gpu_names() == names
     flows.runners._driver_lists.cache_clear()
+
+
+def maps_again(_: int) -> int:
+    """Pages that a process has to map for a large array, freed and made again ten times."""
+    import resource
+
+    import numpy as np
+
+    np.ones(64 << 17)  # 64 MiB
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        np.ones(64 << 17)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(not kept_memory() or kept_memory()["MALLOC_TRIM_THRESHOLD_"] == str(1 << 25), reason="older glibc")
+def test_workers_keep_the_memory_of_large_arrays_for_the_next() -> None:
+    with local_cluster(1) as cluster, Client(cluster, set_as_default=False) as client:
+        assert client.submit(maps_again, 0).result(timeout=60) < 5000, "of 163,840"
 
 
 def worker_environment(hold: float = 0.1) -> tuple[str, str]:
