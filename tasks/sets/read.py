@@ -45,6 +45,7 @@ def open_set(config: DecodeConfig) -> GivenSet:
     try:
         if not path.exists():
             raise SetError(f"there is no distilled set at {path}: check decode.path")
+        path = path.resolve()  # who gives a link means what it leads to; links inside must not lead out
         if tars := tar_files(path):
             return open_tars(path, tars)
         if is_tensors(path):

@@ -24,6 +24,7 @@ from tasks.sets.given import (
     labels_from,
     line_of,
     logits_from,
+    named_labels,
     names_of,
     stated_in,
     weights_from,
@@ -70,14 +71,19 @@ def open_tensors(path: Path, scale: Scale) -> GivenSet:
         if key not in fields:
             raise SetError(f"{file} holds no {key}: save a dict of images and labels, or {key}.pt beside it")
     images = _in_rows(fields["images"], file)
-    labels, logits = labels_from(_numpy(fields["labels"], file), file)
+    values, named = _numpy(fields["labels"], file), None
+    if values.dtype.kind == "U":
+        named, labels = named_labels(values.tolist())
+        logits = None
+    else:
+        labels, logits = labels_from(values, file)
     if "labels" in stated:
         labels = labels_from(_numpy(stated["labels"], file), file.parent / STATED)[0]
     if "logits" in fields:
         logits = logits_from(_numpy(fields["logits"], file), file)
     if not len(images) == len(labels) == len(labels if logits is None else logits):
         raise SetError(f"{file}: {len(images)} pictures and {len(labels)} labels: give one for each")
-    classes = names_of(stated.get("classes", fields.get("classes")), file)
+    classes = named or names_of(stated.get("classes", fields.get("classes")), file)
     scale = _stated_scale(scale, stated, file)
     weights = weights_from(_numpy(fields["weights"], file), len(images), file) if "weights" in fields else None
     is_float = images.dtype != np.uint8

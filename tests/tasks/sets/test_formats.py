@@ -95,6 +95,15 @@ def test_tensors_of_either_layout_by_bare_numbers(
     np.testing.assert_array_equal(read(path, class_order=str(tmp_path / "names.txt"))[0], in_order(pictures, labels))
 
 
+def test_names_for_labels_and_a_link_to_the_set(pictures: NDArray[np.uint8], tmp_path: Path) -> None:
+    labels = [NAMES[label] for label in LABELS]
+    torch.save({"images": torch.from_numpy(pictures), "labels": labels}, tmp_path / "set.pt")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "link.pt").symlink_to(tmp_path / "set.pt")
+    for path in (tmp_path / "set.pt", tmp_path / "there" / "link.pt"):
+        np.testing.assert_array_equal(read(path)[0], in_order(pictures))
+
+
 def test_normalised_floats_and_ranges_are_undone(pictures: NDArray[np.uint8], tmp_path: Path) -> None:
     torch.save([normalised(pictures), torch.from_numpy(LABELS)], tmp_path / "data.pt")  # as IDC keeps its own
     found, _ = read(tmp_path / "data.pt", class_order="sorted", mean=MEAN, std=STD)
