@@ -179,7 +179,10 @@ def compare(
         list[str] | None, typer.Option(help="uniform, sqrt, mass; those if not given. Or a power")
     ] = None,
     pictures: Annotated[
-        list[str] | None, typer.Option(help="diffusion, autoencoder, medoid, random; all, if not given")
+        list[str] | None,
+        typer.Option(
+            help="diffusion, autoencoder, medoid, random; all of these, if not given. Or selection, mosaic, mgd3, dmgd"
+        ),
     ] = None,
     weights_in: Annotated[list[str] | None, typer.Option(help="loss, sampling; loss if not given")] = None,
     settings: Set = None,

@@ -15,6 +15,7 @@ COLOURS = {
     "random": "#a85448",
     "given": "#7a5aa8",
 }
+COLOURS |= {"selection": "#2f4f7f", "mosaic": "#8f8f3f", "mgd3": "#3f8f8f", "dmgd": "#8f3f7f"}
 MARKERS = "osD^v*"
 LINES = {"uniform": ":", "sqrt": "--", "mass": "-"}
 Row = dict[str, Any]

@@ -13,7 +13,16 @@ from tasks.recipe.cells import D4M, GIVEN, RANDOM, RANDOM_IMAGES, Cell
 from tasks.recipe.recipe import MethodConfig, Recipe, check_method_name
 from tasks.recipe.settings import DecodeConfig, Quantizer, Settings, Weighting
 
-Pictures = Literal["diffusion", "autoencoder", "medoid", "random"]
+Pictures = Literal["diffusion", "autoencoder", "medoid", "random", "selection", "mosaic", "mgd3", "dmgd"]
+WAYS: dict[str, dict[str, Any]] = {  # of making pictures through the prior, as others do, beside the recipe's own
+    "selection": {"num_candidates": 8},  # RDED, CaO2
+    "mosaic": {"mosaic": 2},  # RDED, IDC
+    "mgd3": {"sampler": "ddpm", "centroid_guidance": 0.1, "centroid_guidance_steps": (0.0, 0.5)},  # its numbers
+    "dmgd": {
+        "sampler": "ddpm", "centroid_guidance": 0.1, "centroid_guidance_steps": (0.6, 0.9),
+        "centroid_guidance_to": "transport",
+    },
+}  # fmt: skip
 OWNED = {  # settings of a recipe that a matrix has in their place
     "ipc": "ipc", "seeds": "seeds", "methods": "quantizers", "cluster.method": "quantizers", "weights": "weights",
     "decode.method": "pictures", "train.weights_in": "weights_in",
@@ -98,14 +107,15 @@ class Matrix(Settings):
 
     def _method_of(self, cell: Cell) -> MethodConfig:
         if cell.is_given:
-            decode = self.given[cell.quantizer].decode
-            return MethodConfig(decode=decode.model_dump(exclude_defaults=True))
+            return MethodConfig(decode=self.given[cell.quantizer].decode.model_dump(exclude_defaults=True))
         if self.only_given:  # no latents are needed
             return MethodConfig(decode={"method": RANDOM})
-        decode_method = "medoid" if cell.is_random else cell.pictures
+        decode: dict[str, Any] = {"method": "medoid" if cell.is_random else cell.pictures}
+        if cell.pictures in WAYS:
+            decode = {"method": "diffusion", **WAYS[cell.pictures]}
         return MethodConfig(
             cluster={"method": cell.quantizer},
-            decode={"method": decode_method},
+            decode=decode,
             weights=cell.weights,
             weights_in=cell.weights_in,
         )

@@ -56,6 +56,33 @@ def test_a_cell_is_a_method_of_the_recipe() -> None:
     assert decode.strength == load_recipe("digits").decode.strength
 
 
+def test_the_ways_of_others_are_pictures_and_quantisers() -> None:
+    matrix = Matrix(
+        ipc=(3,), quantizers=("divisive",), weights=("uniform",), pictures=("mgd3", "dmgd", "selection", "mosaic")
+    )
+    recipe = matrix.recipe(load_recipe("digits"), 3)
+    decodes = {name: recipe.settings_of(name).decode for name in recipe.methods}
+    assert list(decodes) == [f"divisive-uniform-{way}" for way in ("mgd3", "dmgd", "selection", "mosaic")]
+    assert {decode.method for decode in decodes.values()} == {"diffusion"}
+    mgd3, dmgd, selection, mosaic = decodes.values()
+    assert (mgd3.centroid_guidance, mgd3.centroid_guidance_steps, mgd3.centroid_guidance_to) == (0.1, (0, 0.5), "own")
+    assert (dmgd.centroid_guidance_steps, dmgd.centroid_guidance_to) == ((0.6, 0.9), "transport")
+    assert (selection.num_candidates, mosaic.mosaic) == (8, 2)
+
+
+def test_given_sets_are_cells_at_their_own_number_of_images() -> None:
+    row = {"ipc": 3, "decode": {"method": "given", "path": "x"}}
+    matrix = Matrix.model_validate(
+        {"ipc": (1, 3), "pictures": ("random",), "weights": ("uniform",), "given": {"x": row}}
+    )
+    assert list(matrix.cells(1)) == ["random-uniform"] and list(matrix.cells(3)) == ["x", "random-uniform"]
+    assert matrix.only_given and not matrix.recipe(load_recipe("digits"), 3).quantises
+    with pytest.raises(ValueError, match=r"x has 3 images per class, not \(1,\): add --ipc 3"):
+        Matrix.model_validate({"ipc": (1,), "given": {"x": row}})
+    with pytest.raises(ValueError, match="x is no given set"):
+        Matrix.model_validate({"ipc": (3,), "given": {"x": {"ipc": 3, "decode": {"method": "medoid"}}}})
+
+
 @pytest.mark.parametrize(
     "wrong", [{"seeds": (0,)}, {"ipc": ()}, {"ipc": (0,)}, {"pictures": ("photos",)}, {"seeds": (1, 1)}]
 )
