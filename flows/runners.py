@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -44,25 +43,11 @@ WAIT_SECONDS = 60  # for its first worker
 # Prefect's server is gone, and its events, of which they would tell, cannot be sent.
 PRELOAD = """
 import logging, signal
+from storage.memory import keep_memory
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 logging.getLogger("EventsWorker").setLevel(logging.CRITICAL)
+keep_memory()
 """
-
-
-def kept_memory() -> dict[str, str]:
-    """Variables by which glibc keeps the memory of large tensors that are freed, instead of giving it back to the
-    system, which maps and zeroes it again in the next step: that is 40 % of a student's training.
-
-    Up to 1 GiB a process, as 2.36 does (measured); its manual allows 32 MiB, which are asked for of older ones.
-    """
-    kind, version = platform.libc_ver()
-    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if kind != "glibc" or len(numbers) < 2:
-        return {}
-    most = 1 << 30 if numbers >= (2, 36) else 1 << 25
-    return dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(most))
-
-
 SETTINGS = {  # of a local cluster
     "distributed.worker.daemon": False,  # tasks may start processes of their own
     "distributed.worker.preload": [PRELOAD],
@@ -71,7 +56,7 @@ SETTINGS = {  # of a local cluster
     "distributed.scheduler.http.routes": [],  # tell whoever asks about a run's tasks, without TLS
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,  # it stops the worker's Python a hundred times a second
-    "distributed.nanny.pre-spawn-environ": {**dict.fromkeys(THREAD_VARIABLES, "1"), **kept_memory()},
+    "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREAD_VARIABLES, "1"),
 }
 
 

@@ -16,6 +16,7 @@ from storage.errors import UsageError
 from storage.files import read_checked, sha256_of, write_checked
 from storage.index import Index
 from storage.lease import alone
+from storage.memory import keep_memory
 from tasks.inputs.checks import latents_of_recipe
 from tasks.recipe.protocols import resolve
 from tasks.recipe.recipe import Recipe
@@ -37,6 +38,7 @@ def sized(recipe: Recipe, index: Index, root: Path) -> Recipe:
     """
     if recipe.minutes is None:
         return recipe
+    keep_memory()  # as the workers do, whose steps are timed here
     path, models = root / recipe.name / "sizes.json", ("minutes", "data", "images", "autoencoder", "teacher", "prior")
     with alone(path.with_suffix(".lock")):  # runs that start together go by the same measurement
         recipe = _with(recipe, index, path, recipe.left_open, models)
