@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of cgroups 2 and 1
 ARRAY_SHARE = 4  # an array that takes more than this part of the memory lies in a file
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of malloc.h
 
 
 def memory_bytes() -> int:
@@ -44,10 +44,13 @@ def keep_memory(num_bytes: int = 1 << 30) -> bool:
     """Let this process keep up to so much of what it frees, where glibc manages its memory. Returns whether it does.
 
     Else a large tensor goes back to the system as soon as it is freed, which maps and zeroes it again in the next step
-    of a training: 40 % of a student's. An older glibc, which takes no more than 32 MiB, is left to its own rule.
+    of a training: 40 % of a student's. Threads then share one heap, as others of their own keep nothing; it is to be
+    asked for before they begin. An older glibc, which takes no more than 32 MiB, is left to its own rule.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, another system
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, num_bytes) and mallopt(M_TRIM_THRESHOLD, num_bytes))
+    if not mallopt(M_MMAP_THRESHOLD, num_bytes):
+        return False
+    return bool(mallopt(M_TRIM_THRESHOLD, num_bytes) and mallopt(M_ARENA_MAX, 1))

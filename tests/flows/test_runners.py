@@ -101,15 +101,15 @@ def test_gpus_that_the_driver_lists(
 
 
 def maps_again(_: int) -> int:
-    """Pages that a process has to map for a large array, freed and made again ten times."""
+    """Pages that a worker has to map for a large tensor, freed and made again ten times, after ten others."""
     import resource
 
-    import numpy as np
+    import torch
 
-    np.ones(64 << 17)  # 64 MiB
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
-        np.ones(64 << 17)
+    for k in range(20):
+        if k == 10:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(64 << 20, dtype=torch.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
