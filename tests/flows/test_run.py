@@ -235,7 +235,7 @@ def test_the_pictures_are_exported(finished: tuple[Path, Result], tmp_path: Path
     told = ddoq("export", "digits", "--to", "torch", "--out", tmp_path / "set", "--root", root)
     assert told.code == 0, told.errors
     assert "30 pictures with soft labels" in told.output
-    assert {p.name for p in (tmp_path / "set").iterdir()} == {"distilled.pt", "README.md"}
+    assert {p.name for p in (tmp_path / "set").iterdir()} == {"distilled.pt", "set.json", "README.md"}
     plain = ddoq("export", (root / "digits/images-random-0").resolve(), "--to", "imagefolder", "--out", tmp_path / "i")
     assert plain.code == 0, plain.errors
     assert len(list((tmp_path / "i/train").rglob("*.png"))) == 30
