@@ -16,9 +16,10 @@ from flows.dag import distillation
 from flows.progress import watching
 from flows.run import Run, link_newest
 from flows.runners import dask_runner
-from flows.summary import results, stage_rows, to_markdown, unit_rows
+from flows.summary import stage_rows, to_markdown, unit_rows
 from tasks.inputs.cached import show_cached
 from tasks.inputs.runs import keep_run
+from tasks.inputs.stores import rows_of_report
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import STAGES
 from tasks.report import preferred
@@ -51,14 +52,14 @@ def execute(
         publish_stages(run, rows)
         return {"stages": rows}
     link_newest(run.root, recipe.name, artifacts)
-    found = results(artifacts["report"])
+    found = rows_of_report(artifacts["report"])
     keep_run(run.root / recipe.name, recipe, artifacts, preferred=preferred(found))
     publish_stages(run, rows)
     run.publish(create_markdown_artifact, to_markdown(recipe, found), key=run.key("report"), description=recipe.name)
     return {
         "stages": rows,
         "results": found,
-        "differences": results(artifacts["report"], "differences"),
+        "differences": rows_of_report(artifacts["report"], "differences"),
         "report": str(run.root / recipe.name / "report" / "report" / "report.html"),
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.run import Run
-from storage.artifact import Artifact
 from storage.record import Mark
 from tasks.recipe.recipe import Recipe
-from tasks.report import FOLDER, preferred
+from tasks.report import preferred
 
 PARTS = ("read", "compute", "write")
 MOST_UNITS = 200
@@ -56,13 +54,6 @@ def _unit_row(artifact: str, mark: Mark) -> dict[str, Any]:
     seconds, images = {part: mark.seconds.get(part) for part in PARTS}, mark.facts.get("images")
     speed = {"images/s": round(images / sum(mark.seconds.values()), 1)} if images and mark.seconds else {}
     return {"unit": f"{artifact}/{mark.unit}", **seconds, **speed, "peak MiB": mark.peak_bytes // 2**20}
-
-
-def results(report: Artifact, name: str = "results") -> list[dict[str, Any]]:
-    """The rows of results.json (method, architecture, top-1 mean and standard deviation, W2), or of differences.json.
-    Raises Damaged."""
-    report.check(FOLDER)
-    return list(json.loads((report.path / FOLDER / f"{name}.json").read_text()))
 
 
 def to_markdown(recipe: Recipe, found: list[dict[str, Any]]) -> str:

@@ -7,6 +7,7 @@ whole where any of its classes is missing. Runs on CPUs are therefore the same b
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -48,14 +49,13 @@ def plan(recipe: Recipe, method: str, seed: int, made_of: Artifact, models: Mapp
     config, images = recipe.settings_of(method).decode, recipe.images.for_training
     reads = (*READS.get(config.method, ()), *(["teacher"] if config.selects else []))
     parents = {made_of.stage: made_of, **{name: models[name] for name in reads}}
-    class_names, num_points = index_of(made_of).classes, recipe.num_points(method)
+    class_names = index_of(made_of).classes
     if config.method == "given":
         own = given_identity(config, class_names, recipe.ipc)
+    elif config.method == "random":
+        own = {**identity(config, recipe.prior, seed), "num_points": recipe.num_points(method), "seed": seed}
     else:
-        own = {
-            **identity(config, recipe.prior, seed),
-            **({} if config.quantises else {"num_points": num_points, "seed": seed}),
-        }
+        own = identity(config, recipe.prior, seed)
     settings = {**own, "size_px": images.size_px, **recipe.images.filters}
     label = f"{made_of.label}-{config.method}" if config.quantises else method
     artifact = Artifact(made_of.root, "decode", VERSION, settings, parents, label=label)
@@ -130,8 +130,9 @@ def pictures_of(artifact: Artifact, config: DecodeConfig, images: ImageConfig, i
         return Medoids(artifact, images, index)
     if config.method == "random":
         return RandomImages(artifact, images, index, seed)
-    given = config.method == "given"
-    return Given(artifact, config, images, index) if given else Decoded(artifact, config, images, index, seed)
+    if config.method == "given":
+        return Given(artifact, config, images, index)
+    return Decoded(artifact, config, images, index, seed)
 
 
 def _write_group(artifact: Artifact, pictures: Pictures, group: Names, missing: dict[str, str], mosaic: int) -> None:
@@ -169,73 +170,66 @@ class Pictures(Protocol):
         teacher's score (n,) of one chosen."""
 
 
-class Medoids:
-    """The real image nearest to each centroid."""
+class OneByOne(ABC):
+    """Pictures that need no model, each class alone."""
 
-    def __init__(self, artifact: Artifact, images: ImageConfig, index: Index) -> None:
-        self.prototypes, self.images, self.index = artifact.parents["cluster"], images, index
-        self.attributes: dict[str, Any] = {"method": "medoid"}
+    attributes: dict[str, Any]
 
     def groups(self, names: Names) -> list[Names]:
         return [(name,) for name in names]
 
     def of(self, group: Names, clock: Clock) -> dict[str, Arrays]:
-        latents = self.prototypes.parents["encode"]
-        found: dict[str, Arrays] = {}
         with clock("read"):
-            for name in group:
-                medoids = prototypes_of(self.prototypes).read_class(name)["medoids"]
-                rows = latents_of(latents).read_rows(name)[medoids]
-                pictures = read_images(latents.parents["shard"], self.index, rows, self.images)
-                found[name] = {"images": pictures, "centroid": np.arange(len(pictures))}
-        return found
+            return {name: self.of_class(name) for name in group}
+
+    @abstractmethod
+    def of_class(self, name: str) -> Arrays:
+        """What `of` finds of a class."""
 
 
-class RandomImages:
+class Medoids(OneByOne):
+    """The real image nearest to each centroid."""
+
+    def __init__(self, artifact: Artifact, images: ImageConfig, index: Index) -> None:
+        self.prototypes, self.images, self.index = artifact.parents["cluster"], images, index
+        self.attributes = {"method": "medoid"}
+
+    def of_class(self, name: str) -> Arrays:
+        latents = self.prototypes.parents["encode"]
+        medoids = prototypes_of(self.prototypes).read_class(name)["medoids"]
+        rows = latents_of(latents).read_rows(name)[medoids]
+        pictures = read_images(latents.parents["shard"], self.index, rows, self.images)
+        return {"images": pictures, "centroid": np.arange(len(pictures))}
+
+
+class RandomImages(OneByOne):
     """Real images of each class at random, drawn without replacement."""
 
     def __init__(self, artifact: Artifact, images: ImageConfig, index: Index, seed: int) -> None:
         self.shard, self.images, self.index = artifact.parents["shard"], images, index
         self.seed, self.num_points = seed, artifact.config["num_points"]
-        self.attributes: dict[str, Any] = {"method": "random", "seed": seed}
+        self.attributes = {"method": "random", "seed": seed}
 
-    def groups(self, names: Names) -> list[Names]:
-        return [(name,) for name in names]
-
-    def of(self, group: Names, clock: Clock) -> dict[str, Arrays]:
-        found: dict[str, Arrays] = {}
-        with clock("read"):
-            for name in group:
-                rng = np.random.default_rng(derive_seed(self.seed, "random", name))
-                rows = rng.choice(self.index.rows("train", name), self.num_points, replace=False)
-                pictures = read_images(self.shard, self.index, rows, self.images)
-                found[name] = {"images": pictures, "centroid": np.arange(len(pictures))}
-        return found
+    def of_class(self, name: str) -> Arrays:
+        rng = np.random.default_rng(derive_seed(self.seed, "random", name))
+        rows = rng.choice(self.index.rows("train", name), self.num_points, replace=False)
+        pictures = read_images(self.shard, self.index, rows, self.images)
+        return {"images": pictures, "centroid": np.arange(len(pictures))}
 
 
-class Given:
+class Given(OneByOne):
     """The pictures of somebody's set, brought to size where they have another, with its weights and soft labels."""
 
     def __init__(self, artifact: Artifact, config: DecodeConfig, images: ImageConfig, index: Index) -> None:
         self.set, self.images, self.index = fit(open_set(config), index.classes, config.class_order), images, index
         if self.set.given.content() != artifact.config["content"]:
             raise SetError(f"{config.path} has changed since the run began: run the same command again")
-        self.attributes: dict[str, Any] = {"method": "given"}
+        self.attributes = {"method": "given"}
 
-    def groups(self, names: Names) -> list[Names]:
-        return [(name,) for name in names]
-
-    def of(self, group: Names, clock: Clock) -> dict[str, Arrays]:
-        found: dict[str, Arrays] = {}
-        with clock("read"):
-            for name in group:
-                found[name] = self._class(self.index.classes.index(name))
-        return found
-
-    def _class(self, label: int) -> Arrays:
+    def of_class(self, name: str) -> Arrays:
         from ddoq_core.images import preprocess
 
-        given, rows = self.set.given, self.set.rows[label]
+        given, rows = self.set.given, self.set.rows[self.index.classes.index(name)]
         pictures = [given.picture(int(row)) for row in rows]
         self.attributes["given_px"] = sorted({picture.size for picture in pictures})
         images = np.stack([preprocess(picture, self.images.size_px, self.images.resize) for picture in pictures])

@@ -21,7 +21,7 @@ from storage.clock import Clock
 from tasks.inputs.cached import made_once
 from tasks.inputs.distilled import Distilled
 from tasks.inputs.plan import Work
-from tasks.inputs.stores import MEASURES, MOST_CLASSES, distilled_set, index_of, samples_of, some_classes
+from tasks.inputs.stores import MEASURES, MOST_CLASSES, REPORT, distilled_set, index_of, samples_of, some_classes
 from tasks.pages.costs import ledger
 from tasks.pages.differences import differences, mean_of
 from tasks.pages.figures import accuracy_by_method
@@ -30,7 +30,6 @@ from tasks.pages.render import render, without_places
 from tasks.recipe.recipe import Recipe
 
 VERSION = 6
-FOLDER = "report"
 MOST_PICTURES = 20  # of a class, shown per method
 TEMPLATE = "report.html.j2"
 
@@ -53,7 +52,7 @@ def report(artifact: Artifact, recipe: Recipe) -> State | str:
     with clock("compute"):
         figure, sure = accuracy_by_method(rows), differences(rows, recipe.questions)
         page = _render(artifact, recipe, rows, sure, galleries, figure)
-    with artifact.writing(FOLDER, clock) as folder:
+    with artifact.writing(REPORT, clock) as folder:
         (folder / "report.html").write_text(page)
         (folder / "results.png").write_bytes(figure)
         contact_sheet(galleries[0]).save(folder / "pictures.png")

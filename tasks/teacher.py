@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect import State, task
 
-from ddoq_core.train.architectures import initialisation
+from ddoq_core.train.architectures import initialisation, together
 from ddoq_core.train.protocol import Protocol
 from storage.artifact import Artifact
 from storage.clock import Clock
@@ -40,14 +40,9 @@ def plan_ensemble(recipe: Recipe, shard: Artifact, members: Sequence[Artifact]) 
     """The teacher whose logits are the mean of its members'."""
     images = recipe.images.for_training
     parents = {"shard": shard, **{f"member-{k}": member for k, member in enumerate(members)}}
-    settings = {"teacher": {"architecture": joined(recipe.teacher)}, "images": images.model_dump()}
+    settings = {"teacher": {"architecture": together(recipe.teacher.architectures)}, "images": images.model_dump()}
     artifact = Artifact(shard.root, "teacher", VERSION, settings, parents)
     return Work(artifact, ensemble, (recipe.teacher, images), gpu=True)
-
-
-def joined(config: TeacherConfig) -> str:
-    """The name of the architecture of a teacher and its others together."""
-    return "&".join(config.architectures)
 
 
 def identity(config: TeacherConfig) -> dict[str, Any]:
@@ -89,7 +84,7 @@ def teacher(artifact: Artifact, config: TeacherConfig, images: ImageConfig, trai
     checkpoint, given = checkpoint_of(config), {}
     with clock("read"):
         shard, index = indexed(artifact.parents["shard"])
-        spec = networks.ClassifierSpec(joined(config), len(index.classes), images.size_px)
+        spec = networks.ClassifierSpec(together(config.architectures), len(index.classes), images.size_px)
         if checkpoint:
             given = facts_of(stamp_weights(checkpoint))
         if config.start:
@@ -138,7 +133,7 @@ def ensemble(artifact: Artifact, config: TeacherConfig, images: ImageConfig) -> 
     with clock("read"):
         shard, index = indexed(artifact.parents["shard"])
         members = [load_classifier(parent) for name, parent in artifact.parents.items() if name != "shard"]
-        spec = networks.ClassifierSpec(joined(config), len(index.classes), images.size_px)
+        spec = networks.ClassifierSpec(together(config.architectures), len(index.classes), images.size_px)
         model = networks.join(members)
     with clock("compute"):
         center_crop = center_crop_of(config.architecture) if config.weights else None

@@ -39,6 +39,19 @@ def tiny_vae(**more: Any) -> AutoencoderKL:
     )
 
 
+def tiny_unet(**more: Any) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+        norm_num_groups=4,
+        **more,
+    )
+
+
 def tiny_tokenizer(folder: Path, length: int = 12) -> CLIPTokenizer:
     """Byte pairs of a few letters, as CLIP's own files spell them; prompts are padded to a length in tokens."""
     folder.mkdir(parents=True)
@@ -72,16 +85,7 @@ def save_stable_diffusion(folder: Path) -> Path:
     """A StableDiffusionPipeline of random weights for images of 8 px and latents of 4×8×8."""
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer(folder / "words")
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
+    unet = tiny_unet(cross_attention_dim=16)
     pipeline = StableDiffusionPipeline(
         vae=tiny_vae(),
         text_encoder=text_encoder(tokenizer, width=16, num_layers=2, num_heads=2),
@@ -122,15 +126,8 @@ def save_stable_diffusion_xl(folder: Path) -> Path:
     """A StableDiffusionXLPipeline of random weights for images of 8 px and latents of 4×8×8."""
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer(folder / "words")
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    unet = tiny_unet(
         cross_attention_dim=32,
-        attention_head_dim=4,
-        norm_num_groups=4,
         addition_embed_type="text_time",
         addition_time_embed_dim=4,
         projection_class_embeddings_input_dim=6 * 4 + 16,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ CONVNET = re.compile(r"convnet-(?P<depth>[1-9]\d?)-(?P<width>[1-9]\d{0,3})")
 RESNETAP = "resnetap-10"
 RESNET = re.compile(r"resnet-(?P<depth>8|14|20|26|32|44|56|110)-(?P<width>[1-9]\d{0,3})")
 TORCHVISIONS = re.compile(r"resnet(18|34|50|101|152)([.+].*)?")  # ResNets that torchvision has too
+TOGETHER = "&"  # between the names of networks in an ensemble
 SMALL_STEM, INSTANCE_NORM = "small-stem", "instance-norm"
 AT_SIZE = re.compile(r"at-(?P<size_px>[1-9]\d{1,3})")
 DEFINED = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)
@@ -30,6 +32,11 @@ def check_architecture(name: str, size_px: int) -> None:
         known = timm_names()
         if (known and base.split(".")[0] not in known) or not all(map(is_change, changes)):
             raise unknown_architecture(name)
+
+
+def together(names: Iterable[str]) -> str:
+    """The name of an ensemble of networks by their names."""
+    return TOGETHER.join(names)
 
 
 def is_change(text: str) -> bool:

@@ -28,6 +28,7 @@ from ddoq_core.train.architectures import (
     RESNET,
     RESNETAP,
     SMALL_STEM,
+    TOGETHER,
     initialisation,
     is_change,
     unknown_architecture,
@@ -96,8 +97,8 @@ def build_network(spec: ClassifierSpec, *, pretrained: bool = False) -> nn.Modul
                       stride 1 and no pooling, for pictures of 32 px, and with "+instance-norm"
     Raises ValueError for a name that is none of these.
     """
-    if "&" in spec.architecture:
-        parts = [replace(spec, architecture=part) for part in spec.architecture.split("&")]
+    if TOGETHER in spec.architecture:
+        parts = [replace(spec, architecture=part) for part in spec.architecture.split(TOGETHER)]
         return Ensemble([build_classifier(part) for part in parts])
     name, *changes = spec.architecture.split("+")
     if match := CONVNET.fullmatch(spec.architecture):

@@ -25,36 +25,33 @@ def write(handout: Handout, folder: Path) -> None:
     if handout.logits is not None:
         columns["logits"] = pa.array(handout.logits.tolist(), pa.list_(pa.float32()))
     (folder / "data").mkdir()
-    told = {"info": {"features": {feature.pop("name"): feature for feature in _features(handout)}}}
+    told = {"info": {"features": {name: feature for name, feature, _ in _columns(handout)}}}
     table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(told)})
     pq.write_table(table, folder / "data" / "train-00000-of-00001.parquet")
 
 
-def _features(handout: Handout) -> list[dict[str, Any]]:
-    """The columns as datasets keeps them beside a table's schema."""
-    names = list(handout.classes)
-    features: list[dict[str, Any]] = [
-        {"name": "image", "_type": "Image"},
-        {"name": "label", "names": names, "_type": "ClassLabel"},
-        {"name": "weight", "dtype": "float64", "_type": "Value"},
-        {"name": "centroid", "dtype": "int64", "_type": "Value"},
-    ]
-    logits = {"name": "logits", "feature": {"dtype": "float32", "_type": "Value"}, "_type": "List"}
-    return [*features, logits] if handout.logits is not None else features
-
-
 def columns_of(handout: Handout) -> dict[str, Any]:
     """What the card's front matter says of the columns, and where they lie."""
-    names = {str(label): name for label, name in enumerate(handout.classes)}
-    features: list[dict[str, Any]] = [
-        {"name": "image", "dtype": "image"},
-        {"name": "label", "dtype": {"class_label": {"names": names}}},
-        {"name": "weight", "dtype": "float64"},
-        {"name": "centroid", "dtype": "int64"},
-    ]
-    if handout.logits is not None:
-        features.append({"name": "logits", "sequence": "float32"})
     return {
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}],
-        "dataset_info": {"features": features},
+        "dataset_info": {"features": [{"name": name, **told} for name, _, told in _columns(handout)]},
     }
+
+
+def _columns(handout: Handout) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Each column as datasets writes it beside a table's schema, and in a card's front matter."""
+    names = list(handout.classes)
+    numbered = {str(label): name for label, name in enumerate(names)}
+    columns: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("image", {"_type": "Image"}, {"dtype": "image"}),
+        ("label", {"names": names, "_type": "ClassLabel"}, {"dtype": {"class_label": {"names": numbered}}}),
+        ("weight", _value("float64"), {"dtype": "float64"}),
+        ("centroid", _value("int64"), {"dtype": "int64"}),
+    ]
+    if handout.logits is not None:
+        columns.append(("logits", {"feature": _value("float32"), "_type": "List"}, {"sequence": "float32"}))
+    return columns
+
+
+def _value(dtype: str) -> dict[str, Any]:
+    return {"dtype": dtype, "_type": "Value"}

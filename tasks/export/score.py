@@ -9,9 +9,9 @@ from typing import Any
 
 from storage.artifact import Artifact
 from tasks.inputs.runs import KeptRun
+from tasks.inputs.stores import REPORT, rows_of_report
 from tasks.recipe.recipe import Recipe
 
-REPORT = "report"  # the stage, its artifact among a run's, and the folder in it
 JUDGING = ("data", "images", "teacher", "train")  # what of a recipe decides how a given set does
 
 
@@ -21,11 +21,8 @@ def scores_of(run: KeptRun, method: str, root: Path) -> list[dict[str, Any]]:
 
     if REPORT not in run.artifacts:
         return []
-    report = Artifact.open(root / run.artifacts[REPORT])
-    report.check(REPORT)
-    rows = json.loads((report.path / REPORT / "results.json").read_text())
     found = []
-    for row in rows:
+    for row in rows_of_report(Artifact.open(root / run.artifacts[REPORT])):
         if row["method"] == method:
             half = interval_of(row["top1"]).half if len(row["top1"]) > 1 else None
             told = {"student": row["architecture"], "top-1": row["top1_mean"], "95 % interval, half": half}

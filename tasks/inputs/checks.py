@@ -70,7 +70,7 @@ class Latents(NamedTuple):
 def check_models(recipe: Recipe) -> None:
     """Raise UserError, with value and remedy, for models that cannot be, whatever the data are."""
     names = {
-        "teacher.architecture": (recipe.teacher.architecture, *recipe.teacher.others),
+        "teacher.architecture": recipe.teacher.architectures,
         "train.architectures": recipe.train.architectures,
     }
     for setting, architectures in names.items():

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ddoq_core.train.architectures import together
 from ddoq_core.train.protocol import num_batches
 from storage.cores import BusyCores, num_cores
 from storage.errors import UsageError
@@ -71,8 +72,8 @@ def _fitting(recipe: Recipe, index: Index, name: str) -> int:
     if name == "teacher.num_epochs":
         counts = index.counts("train")
         per_epoch = num_batches(sum(counts.values()), recipe.teacher.batch_size)
-        of_all = sum(_seconds_of_teacher(recipe, name, len(counts)) for name in recipe.teacher.architectures)
-        return max(1, int(seconds * num_cores() / (per_epoch * of_all)))
+        of_step = sum(_seconds_of_teacher(recipe, member, len(counts)) for member in recipe.teacher.architectures)
+        return max(1, int(seconds * num_cores() / (per_epoch * of_step)))
     of_step = _seconds_of_prior(recipe, index) if name.startswith("prior") else _seconds_of_autoencoder(recipe)
     return max(AT_LEAST, int(seconds / of_step))
 
@@ -141,7 +142,7 @@ def _seconds_of_student(recipe: Recipe, num_classes: int) -> float:
     images = np.random.default_rng(0).integers(0, 256, (num, side, side, 3), np.uint8)
     labels, weights = np.arange(num) % num_classes, np.ones(num)
     protocol = replace(protocol, num_epochs=1, batch_size=batch_size)
-    judge = build_classifier(ClassifierSpec("&".join(recipe.teacher.architectures), num_classes, side)).eval()
+    judge = build_classifier(ClassifierSpec(together(recipe.teacher.architectures), num_classes, side)).eval()
     for architecture in recipe.train.architectures:
         watch, student = Watch(), build_classifier(ClassifierSpec(architecture, num_classes, side))
         with BusyCores():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from tasks.recipe.settings import Weighting
 
 LATENTS, PROTOTYPES, IMAGES, SAMPLES = (f"{name}.zarr" for name in ("latents", "prototypes", "images", "samples"))
 VIEW, PIXELS = "view", "images.npy"  # the folder of a view artifact, and the file in it
+REPORT = "report"  # the stage, its artifact among a run's, and the folder in it
 
 MEASURES = ("w2", "n_eff", "gradient")  # facts of a measure artifact's record
 MOST_CLASSES = 20  # measured, sampled and shown
@@ -137,3 +140,10 @@ def view_of(view: Artifact) -> NDArray[np.uint8]:
     and not to be written to."""
     view.check(VIEW)
     return np.load(view.path / VIEW / PIXELS, mmap_mode="c")  # private to this process: torch takes no other
+
+
+def rows_of_report(report: Artifact, name: str = "results") -> list[dict[str, Any]]:
+    """The rows of a report's results.json (method, architecture, top-1 of each seed, their mean and standard deviation,
+    W2), or of its differences.json. Raises Damaged."""
+    report.check(REPORT)
+    return list(json.loads((report.path / REPORT / f"{name}.json").read_text()))

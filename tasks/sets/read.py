@@ -155,10 +155,7 @@ def _listed(order: str, path: Path) -> tuple[str, ...]:
 def _matched(names: Sequence[str], classes: Sequence[str], path: Path) -> NDArray[np.int64]:
     """Which class of the recipe each name is: by the same name, else by ImageNet's names and WordNet ids."""
     exact = {name: k for k, name in enumerate(classes)}
-    known: dict[str, set[int]] = {}
-    for k, name in enumerate(classes):
-        for alias in _aliases(name):
-            known.setdefault(alias, set()).add(k)
+    known = {} if exact.keys() >= set(names) else _by_alias(classes)
     found: list[int] = []
     for name in names:
         alike = {exact[name]} if name in exact else set[int]().union(*(known.get(a, set()) for a in _aliases(name)))
@@ -174,6 +171,15 @@ def _matched(names: Sequence[str], classes: Sequence[str], path: Path) -> NDArra
     if absent:
         raise SetError(f"{path} has no class {classes[absent[0]]!r} ({len(absent)} are missing): add them")
     return np.array(found, np.int64)
+
+
+def _by_alias(classes: Sequence[str]) -> dict[str, set[int]]:
+    """The numbers of the classes that may be called so."""
+    found: dict[str, set[int]] = {}
+    for k, name in enumerate(classes):
+        for alias in _aliases(name):
+            found.setdefault(alias, set()).add(k)
+    return found
 
 
 def _aliases(name: str) -> set[str]:
