@@ -9,6 +9,12 @@ from tasks.export.handout import Handout
 
 CARD = "README.md"
 TOLD = ("accuracy", "command")  # in a paragraph of their own
+BY_DDOQ = "by\nddoq (optimal quantisation in latent space, arXiv 2501.07681)"
+WHAT = {  # the pictures of a method of decode, and where they come from
+    "medoid": ("real pictures", f"chosen {BY_DDOQ}"),
+    "random": ("real pictures", "drawn at random\nby ddoq, as what distilled ones are measured by"),
+    "given": ("pictures", "of a set that\nothers made, as ddoq read it"),
+}
 
 
 def _scored(card: dict[str, Any]) -> str:
@@ -45,7 +51,7 @@ def front_matter(handout: Handout, form: str, more: dict[str, Any]) -> str:
 def card_text(handout: Handout, front: str) -> str:
     """The data set's card, in Markdown, behind its front matter."""
     where = " ".join(handout.card["source"].values())
-    kind = "real" if handout.card["pictures"]["method"] == "medoid" else "synthetic"
+    kind, origin = WHAT.get(handout.card["pictures"]["method"], ("synthetic pictures", f"made {BY_DDOQ}"))
     made = {name: value for name, value in handout.card.items() if name not in TOLD}
     settings = json.dumps(made, indent=1, default=str)
     mosaic, size_px = handout.card["pictures"].get("mosaic", 1), handout.images.shape[1]
@@ -55,8 +61,7 @@ as many pictures: of {size_px // mosaic} px each, brought up to {size_px} px bil
 """
     return f"""{front}# A distilled data set
 
-{len(handout.images)} {kind} pictures of {len(handout.classes)} classes, {size_px} px, made by
-ddoq (optimal quantisation in latent space, arXiv 2501.07681).
+{len(handout.images)} {kind} of {len(handout.classes)} classes, {size_px} px, {origin}.
 {tiles if mosaic > 1 else ""}
 Each picture has a weight: multiply its loss by it. The mean over a class is 1, or at most 1 for the rule
 `sqrt-paper`. `centroid` is the number of the prototype within its class. Soft labels, where there are any, are a

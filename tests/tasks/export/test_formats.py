@@ -164,6 +164,21 @@ def test_every_form_has_a_card_and_lives_without_soft_labels(
     assert "10 synthetic pictures of 2 classes, 8 px" in card and "mosaic" not in card
 
 
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("medoid", "10 real pictures of 2 classes, 8 px, chosen by"),
+        ("random", "10 real pictures of 2 classes, 8 px, drawn at random"),
+        ("given", "10 pictures of 2 classes, 8 px, of a set that\nothers made"),
+        ("diffusion", "10 synthetic pictures of 2 classes, 8 px, made by"),
+    ],
+)
+def test_a_card_says_whose_pictures_they_are(method: str, told: str, distilled: Handout, tmp_path: Path) -> None:
+    handout = replace(distilled, card={**distilled.card, "pictures": {"method": method}})
+    export(handout, "torch", tmp_path / "out")
+    assert told in (tmp_path / "out/README.md").read_text()
+
+
 def test_of_mosaics_the_tiles_are_handed_out_as_students_see_them(parents: dict[str, Artifact], tmp_path: Path) -> None:
     mosaics = decode_of(parents["shard"], CLASSES, IPC, SIZE_PX, mosaic=2)
     tiles = collect(mosaics, "mass", parents["teacher"])
