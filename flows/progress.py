@@ -54,6 +54,8 @@ class Pace:
     def left(self, now: Move) -> float | None:
         """The seconds that are left, by the pace and by the clock since the last move; None if that is not known, as of
         a stage that stands still for longer than it should have taken."""
+        if self.moves and now.share < self.moves[-1].share:
+            self.moves.clear()  # a task that was ended began anew
         if now.share > 0 and (not self.moves or now.share != self.moves[-1].share):
             self.moves.append(now)
             while len(self.moves) > 2 and self.moves[1].share <= now.share / 2:

@@ -32,3 +32,11 @@ def test_a_stage_that_waited_for_another_is_told_by_its_newer_pace() -> None:
         pace.left(Move(k / 90, k))
     told = [pace.left(Move(k / 90, 800 + 5 * k)) for k in range(11, 46)]
     assert told[-1] == pytest.approx(5 * 45, rel=0.25)
+
+
+def test_a_task_that_begins_anew_has_no_pace_until_it_has_moved_again() -> None:
+    pace = Pace()
+    for share, at in [(0.1, 10), (0.2, 20), (0.3, 30)]:
+        pace.left(Move(share, at))
+    assert [pace.left(Move(share, at)) for share, at in [(0.1, 40), (0.1, 50)]] == [None, None], "back where it began"
+    assert pace.left(Move(0.2, 60)) == pytest.approx(20 * 8)
