@@ -8,20 +8,37 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
     DDIMScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
     PNDMScheduler,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 SD_SCHEDULE: dict[str, Any] = {
     "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1,
@@ -175,3 +192,82 @@ def save_stable_diffusion_3(folder: Path) -> Path:
     )
     pipeline.save_pretrained(folder / "pipeline")
     return folder / "pipeline"
+
+
+def save_pixart(folder: Path, kind: Any = PixArtSigmaPipeline, sample_size: int = 8) -> Path:
+    """A PixArtSigmaPipeline, or another of PixArt's, of random weights for images of 8 px and latents of 4×8×8."""
+    torch.manual_seed(0)
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *"acdogt"]
+    tokenizer = T5Tokenizer(vocab=[(piece, -1.0) for piece in pieces], extra_ids=0)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+    )
+    transformer = PixArtTransformer2DModel(
+        sample_size=sample_size,
+        num_layers=2,
+        num_attention_heads=2,
+        attention_head_dim=12,
+        cross_attention_dim=24,
+        caption_channels=16,
+    )
+    pipeline = kind(
+        tokenizer=tokenizer,
+        text_encoder=T5EncoderModel(config),
+        vae=tiny_vae(scaling_factor=0.13025),
+        transformer=transformer,
+        scheduler=DPMSolverMultistepScheduler(),
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def tiny_dc_autoencoder() -> AutoencoderDC:
+    """Latents of 4×1×1 from images of 32 px."""
+    settings = {f"{half}_layers_per_block": (1,) * 6 for half in ("encoder", "decoder")}
+    settings |= {f"{half}_block_out_channels": (4, 4, 4, 4, 8, 8) for half in ("encoder", "decoder")}
+    return AutoencoderDC(latent_channels=4, attention_head_dim=4, scaling_factor=0.41407, **settings)
+
+
+def save_sana(folder: Path, scheduler: Any = None) -> Path:
+    """A SanaPipeline of random weights for images of 32 px and more, 32 px for each latent of 4 channels."""
+    torch.manual_seed(0)
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *"acdogt"]
+    tokenizer = GemmaTokenizer(vocab={token: k for k, token in enumerate(tokens)})
+    config = Gemma2Config(
+        vocab_size=len(tokens),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    transformer = SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=16,
+        sample_size=8,
+        timestep_scale=0.5,
+    )
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+    pipeline = SanaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=Gemma2Model(config),
+        vae=tiny_dc_autoencoder(),
+        transformer=transformer,
+        scheduler=scheduler or DPMSolverMultistepScheduler(**flow),
+    )
+    pipeline.save_pretrained(folder)
+    return folder

@@ -1,4 +1,5 @@
-"""Stronger text-to-image models as priors, by diffusers' own image-to-image pipelines, which start from latents."""
+"""Stronger text-to-image models as priors: by diffusers' own image-to-image pipelines, which start from latents, or as
+ddoq_core.decode.text_to_image has those without one."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from typing import Any
 
 import torch
 
+from ddoq_core.decode.prior import Prior
 from ddoq_core.decode.stable_diffusion import PROMPTS_AT_ONCE
+from ddoq_core.decode.text_to_image import text_to_image_prior
 from ddoq_core.devices import best_device, placed
 from ddoq_core.errors import InvalidInput
 from ddoq_core.loading import load_pretrained_network
@@ -16,10 +19,12 @@ from ddoq_core.loading import load_pretrained_network
 EMBEDDED = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 DENOISERS, ENCODERS = ("unet", "transformer"), ("text_encoder", "text_encoder_2", "text_encoder_3")
 FAMILIES = ("StableDiffusionXL", "StableDiffusion3")  # whose prompts are embedded as EMBEDDED says
+WITHOUT_IMAGES = ("PixArtAlphaPipeline", "PixArtSigmaPipeline", "SanaPipeline")
 
 
-def load_image_to_image(weights: str, prompts: Sequence[str], negative_prompt: str) -> PipelinePrior:
-    """The prior of a pipeline's folder or hub name: Stable Diffusion XL, 3 and 3.5, and what is finetuned from these.
+def load_image_to_image(weights: str, prompts: Sequence[str], negative_prompt: str) -> Prior | PipelinePrior:
+    """The prior of a pipeline's folder or hub name: Stable Diffusion XL, 3 and 3.5, PixArt-α and -Σ, Sana, and what is
+    finetuned from these.
 
     Raises OSError where there is none, InvalidInput for another pipeline and for tensors that do not fit.
     """
@@ -27,14 +32,18 @@ def load_image_to_image(weights: str, prompts: Sequence[str], negative_prompt: s
 
     parts = DiffusionPipeline.load_config(weights)
     name = str(parts.get("_class_name", ""))
-    if not name.startswith(FAMILIES):
-        raise InvalidInput(f"{weights} holds a {name[:100]!r}: give a pipeline of Stable Diffusion XL, 3 or 3.5")
+    if not name.startswith(FAMILIES) and name not in WITHOUT_IMAGES:
+        families = "Stable Diffusion XL, 3 or 3.5, PixArt-α or -Σ, or Sana"
+        raise InvalidInput(f"{weights} holds a {name[:100]!r}: give a pipeline of {families}")
     networks = {
         part: load_pretrained_network(getattr(import_module(parts[part][0]), parts[part][1]), weights, part)
         for part in (*DENOISERS, *ENCODERS)
         if parts.get(part, [None])[0]
     }
     absent = {part: None for part, kind in parts.items() if isinstance(kind, list) and kind[0] is None}
+    if name in WITHOUT_IMAGES:
+        pipeline = DiffusionPipeline.from_pretrained(weights, **networks, vae=None, low_cpu_mem_usage=False)
+        return text_to_image_prior(pipeline, prompts, negative_prompt)
     pipeline = AutoPipelineForImage2Image.from_pretrained(weights, **networks, **absent, low_cpu_mem_usage=False)
     return pipeline_prior(pipeline, prompts, negative_prompt)
 
