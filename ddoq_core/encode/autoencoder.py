@@ -1,4 +1,4 @@
-"""Autoencoders whose latents are quantised: diffusers' AutoencoderKL and AutoencoderTiny, TAEF2, and our own.
+"""Autoencoders whose latents are quantised: diffusers' AutoencoderKL, -Tiny and -DC, TAEF2, and our own.
 
 All are used alike: pictures are (B, 3, S, S) in [0, 1], latents are z = (E(x) − shift) · scale with the
 autoencoder's own factors, as its diffusion prior expects them.
@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 from numpy.typing import NDArray
 from torch import nn
 
@@ -123,6 +123,25 @@ class TinyAutoencoder(Autoencoder):
         return self.network.decode(z).sample.float() / 2 + 0.5
 
 
+class DCAutoencoder(Autoencoder):
+    """AutoencoderDC (arXiv 2410.10733), the autoencoder of Sana, of 32 pixels a position."""
+
+    shift = 0.0
+
+    def __init__(self, network: AutoencoderDC) -> None:
+        super().__init__(network)
+        config = network.config
+        self.latent_channels, self.scale = config.latent_channels, config.scaling_factor
+        self.downscale = 2 ** (len(config.encoder_block_out_channels) - 1)
+        self.widest = max(*config.encoder_block_out_channels[:2], *config.decoder_block_out_channels[:2])
+
+    def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.network.encode((x * 2 - 1).to(self.dtype)).latent, None
+
+    def pictures(self, z: torch.Tensor) -> torch.Tensor:
+        return self.network.decode(z).sample.float() / 2 + 0.5
+
+
 class Flux2TinyAutoencoder(Autoencoder):
     """TAEF2, a fast stand-in for the autoencoder of FLUX.2."""
 
@@ -139,6 +158,7 @@ class Flux2TinyAutoencoder(Autoencoder):
 KINDS: dict[str, tuple[Any, type[Autoencoder]]] = {
     "AutoencoderKL": (AutoencoderKL, KLAutoencoder),
     "AutoencoderTiny": (AutoencoderTiny, TinyAutoencoder),
+    "AutoencoderDC": (AutoencoderDC, DCAutoencoder),
     "ComponentsAutoencoder": (ComponentsAutoencoder, TinyAutoencoder),
 }
 

@@ -24,6 +24,7 @@ PIPELINES = {
     "image-to-image": (
         *("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"),
         *("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline"),
+        *("PixArtAlphaPipeline", "PixArtSigmaPipeline", "SanaPipeline"),
     ),
 }
 
@@ -49,7 +50,7 @@ class TransformerFile(DenoiserFile):
 
 
 class AutoencoderFile(BaseModel):
-    """What counts in the configuration of an AutoencoderKL or AutoencoderTiny; of another kind nothing is known."""
+    """What counts in the configuration of an AutoencoderKL, -Tiny or -DC; of another kind nothing is known."""
 
     block_out_channels: list[PositiveInt] = []
     encoder_block_out_channels: list[PositiveInt] = []
@@ -109,9 +110,10 @@ def check_prior(recipe: Recipe, class_names: Sequence[str]) -> None:
         return
     index = _read(PipelineFile, folder / "model_index.json", "prior.weights")
     if index.class_name not in PIPELINES[prior.kind]:
+        fitting = " or ".join(name for name in PIPELINES[prior.kind] if "Img2Img" not in name)
         raise WeightsError(
             f"prior.weights={prior.weights!r} holds a {index.class_name[:100]!r}, prior.kind={prior.kind!r} needs a "
-            f"{PIPELINES[prior.kind][0]}: change one of them"
+            f"{fitting}: change one of them"
         )
     if prior.kind == "dit":
         transformer = _read(TransformerFile, folder / "transformer" / "config.json", "prior.weights")

@@ -210,7 +210,7 @@ class _Autoencoder(Settings):
 
 
 class GivenAutoencoder(_Autoencoder):
-    """Weights to load: AutoencoderKL, AutoencoderTiny, TAEF2."""
+    """Weights to load: AutoencoderKL, AutoencoderTiny, AutoencoderDC, TAEF2."""
 
     weights: Text = Field(description="a diffusers folder or hub name, or a folder of TAEF2's two files")
     subfolder: Text | None = Field(None, description="'vae' for the autoencoder inside a pipeline folder")

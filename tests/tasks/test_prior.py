@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ddoq_core.encode.autoencoder import encode as encoded
 from storage.artifact import Artifact
@@ -13,7 +15,7 @@ from tasks import decode, encode, prior
 from tasks.inputs.models import load_encoder
 from tasks.inputs.real import read_images
 from tasks.inputs.stores import images_of, latents_of
-from tests.pipelines import save_stable_diffusion_xl
+from tests.pipelines import save_pixart, save_sana, save_stable_diffusion_xl
 from tests.tasks.conftest import Pipeline, complete
 
 
@@ -46,8 +48,11 @@ def mean_of(artifact: Artifact) -> list[float]:
     return json.loads((Path(artifact.path) / "model" / "config.json").read_text())["latents_mean"]
 
 
-def test_a_pipeline_of_diffusers_is_noted_and_decodes(pipeline: Pipeline, tmp_path: Path) -> None:
-    weights = save_stable_diffusion_xl(tmp_path)
+@pytest.mark.parametrize("save", [save_stable_diffusion_xl, save_pixart, save_sana])
+def test_a_pipeline_of_diffusers_is_noted_and_decodes(
+    save: Callable[[Path], Path], pipeline: Pipeline, tmp_path: Path
+) -> None:
+    weights = save(tmp_path)
     given = {"kind": "image-to-image", "weights": str(weights)}
     recipe = pipeline.recipe.with_changes({"prior": given, "decode": {"strength": 0.5, "num_steps": 4}})
     noted = complete(prior.plan(recipe, pipeline.shard, {}))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, PixArtAlphaPipeline
@@ -15,6 +16,7 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, PixArt
 from ddoq_core.decode.image_to_image import load_image_to_image
 from ddoq_core.decode.noise import noise_of, unit_seeds
 from ddoq_core.decode.prior import Prior
+from ddoq_core.encode.autoencoder import load_autoencoder, pictures_of
 from ddoq_core.errors import InvalidInput
 from tests.pipelines import save_pixart, save_sana
 
@@ -62,20 +64,26 @@ def noised(scheduler: Any, t: torch.Tensor) -> torch.Tensor:
 def test_from_the_first_step_it_draws_what_the_pipeline_draws(prior: Prior, folder: Path) -> None:
     pipeline = DiffusionPipeline.from_pretrained(folder)
     pipeline.scheduler.set_timesteps(6)
-    theirs = pipeline(
-        prompt=[PROMPTS[label] for label in LABELS],
-        negative_prompt=[NEGATIVE] * 3,
-        latents=noised(pipeline.scheduler, pipeline.scheduler.timesteps[0]),
-        height=64,
-        width=64,
-        guidance_scale=4.0,
-        num_inference_steps=6,
-        use_resolution_binning=False,
-        output_type="latent",
-    ).images
+    start = noised(pipeline.scheduler, pipeline.scheduler.timesteps[0])
+    theirs, pictures = (
+        pipeline(
+            prompt=[PROMPTS[label] for label in LABELS],
+            negative_prompt=[NEGATIVE] * 3,
+            latents=start,
+            height=64,
+            width=64,
+            guidance_scale=4.0,
+            num_inference_steps=6,
+            use_resolution_binning=False,
+            output_type=kind,
+        ).images
+        for kind in ("latent", "np")
+    )
     found = drawn(prior, strength=1.0)
     assert found.shape == (3, 4, 8, 8) and found.dtype == torch.float32
     torch.testing.assert_close(found, theirs, rtol=1e-4, atol=1e-4)
+    decoded = pictures_of(load_autoencoder(folder, "vae"), found)
+    assert decoded.std() > 1 and np.abs(decoded - 255 * pictures).max() < 1
 
 
 @torch.inference_mode()

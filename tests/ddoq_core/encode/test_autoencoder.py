@@ -28,6 +28,7 @@ from ddoq_core.encode.training import train_autoencoder
 from ddoq_core.fitting import Checkpoint
 from ddoq_core.images import to_unit
 from tests.ddoq_core.test_fitting import BufferCheckpoint, Cut
+from tests.pipelines import tiny_dc_autoencoder
 
 SETTINGS: dict[str, Any] = {
     "channels": (8, 8),
@@ -184,6 +185,22 @@ def test_an_autoencoder_tiny_is_used_alike(tmp_path: Path) -> None:
     assert np.abs(pictures_of(model, torch.from_numpy(z)) - expected).max() <= 0.6
 
 
+def test_an_autoencoder_dc_is_used_alike(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = tiny_dc_autoencoder()
+    network.save_pretrained(tmp_path)
+    model = load_autoencoder(tmp_path)
+    z = encode(model, blobs(4, 64), dtype=np.float32)
+    assert z.shape == (4, *model.latent_shape(64)) == (4, 4, 2, 2)
+    with torch.inference_mode():
+        x = torch.from_numpy(blobs(4, 64)).permute(0, 3, 1, 2) / 127.5 - 1
+        direct = network.encode(x).latent
+        pictures = (network.decode(direct).sample + 1) * 127.5
+    np.testing.assert_allclose(z, direct * 0.41407, atol=1e-5)
+    expected = pictures.clamp(0, 255).permute(0, 2, 3, 1).numpy()
+    assert expected.std() > 1 and np.abs(pictures_of(model, torch.from_numpy(z)) - expected).max() <= 0.6
+
+
 def test_taef2s_two_files_are_an_autoencoder(tmp_path: Path) -> None:
     network = TAEF2().eval()
     for name, half in (("encoder", network.encoder), ("decoder", network.decoder)):
@@ -213,9 +230,7 @@ def test_small_pictures_take_the_layout_that_is_faster_for_the_network(
 
 def test_another_class_of_autoencoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"_class_name": "VQModel"}')
-    with pytest.raises(
-        ValueError, match="it is a VQModel; there are AutoencoderKL, AutoencoderTiny, ComponentsAutoencoder and TAEF2"
-    ):
+    with pytest.raises(ValueError, match="it is a VQModel; there are AutoencoderKL, AutoencoderTiny, AutoencoderDC, "):
         load_autoencoder(tmp_path)
 
 

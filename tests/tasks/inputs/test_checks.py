@@ -14,7 +14,7 @@ from flows.catalogue import load_recipe
 from tasks.inputs.checks import check_prior, latents_of_recipe
 from tasks.inputs.given import WeightsError
 from tasks.recipe.recipe import Recipe
-from tests.pipelines import save_stable_diffusion_3
+from tests.pipelines import save_pixart, save_sana, save_stable_diffusion_3
 from tests.places import REPOSITORY
 
 DIGITS = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["definitions"]["digits"]["recipe"]
@@ -56,10 +56,19 @@ def test_latents_of_another_size(folders: dict[str, Path]) -> None:
 
 
 def test_a_pipeline_with_its_own_autoencoder_is_let_through(folders: dict[str, Path], tmp_path: Path) -> None:
-    for folder in (folders["image-to-image"], save_stable_diffusion_3(tmp_path)):
-        check_prior(recipe("image-to-image", folder, decode={"strength": 0.5}), ["cock"])
+    saves = (save_stable_diffusion_3, save_pixart, save_sana)
+    for folder in (folders["image-to-image"], *(save(tmp_path / save.__name__) for save in saves)):
+        check_prior(recipe("image-to-image", folder, size_px=32, decode={"strength": 0.5}), ["cock"])
     told = refused(recipe("image-to-image", folders["dit"], decode={"strength": 0.5}), ["cock"])
-    assert "holds a 'DiTPipeline'" in told and "needs a StableDiffusionXLPipeline" in told
+    assert "holds a 'DiTPipeline'" in told
+    assert "needs a StableDiffusionXLPipeline or StableDiffusion3Pipeline or PixArtAlphaPipeline or PixArtSigm" in told
+
+
+def test_the_autoencoder_of_sana(tmp_path: Path) -> None:
+    folder = save_sana(tmp_path)
+    assert latents_of_recipe(recipe("image-to-image", folder, size_px=64, decode={"strength": 0.5})) == (4, 2, 32)
+    told = refused(recipe("dit", folder, size_px=64), ["cock"])
+    assert "holds a 'SanaPipeline'" in told and "needs a DiTPipeline: change" in told
 
 
 @pytest.mark.parametrize(
