@@ -42,7 +42,12 @@ def load_image_to_image(weights: str, prompts: Sequence[str], negative_prompt: s
     }
     absent = {part: None for part, kind in parts.items() if isinstance(kind, list) and kind[0] is None}
     if name in WITHOUT_IMAGES:
-        pipeline = DiffusionPipeline.from_pretrained(weights, **networks, vae=None, low_cpu_mem_usage=False)
+        try:
+            pipeline = DiffusionPipeline.from_pretrained(weights, **networks, vae=None, low_cpu_mem_usage=False)
+        except (ImportError, ValueError) as error:
+            told = str(error).strip().partition("\n")[0]
+            hint = "if its tokenizer is a spiece.model, pip install sentencepiece protobuf"
+            raise InvalidInput(f"{weights} cannot be loaded ({told}): {hint}") from error
         return text_to_image_prior(pipeline, prompts, negative_prompt)
     pipeline = AutoPipelineForImage2Image.from_pretrained(weights, **networks, **absent, low_cpu_mem_usage=False)
     return pipeline_prior(pipeline, prompts, negative_prompt)

@@ -11,7 +11,8 @@ import pytest
 
 from ddoq_core.encode.autoencoder import encode as encoded
 from storage.artifact import Artifact
-from tasks import decode, encode, prior
+from tasks import autoencoder, cluster, decode, encode, prior
+from tasks.inputs.checks import check_prior
 from tasks.inputs.models import load_encoder
 from tasks.inputs.real import read_images
 from tasks.inputs.stores import images_of, latents_of
@@ -48,11 +49,8 @@ def mean_of(artifact: Artifact) -> list[float]:
     return json.loads((Path(artifact.path) / "model" / "config.json").read_text())["latents_mean"]
 
 
-@pytest.mark.parametrize("save", [save_stable_diffusion_xl, save_pixart, save_sana])
-def test_a_pipeline_of_diffusers_is_noted_and_decodes(
-    save: Callable[[Path], Path], pipeline: Pipeline, tmp_path: Path
-) -> None:
-    weights = save(tmp_path)
+def test_a_pipeline_of_diffusers_is_noted_and_decodes(pipeline: Pipeline, tmp_path: Path) -> None:
+    weights = save_stable_diffusion_xl(tmp_path)
     given = {"kind": "image-to-image", "weights": str(weights)}
     recipe = pipeline.recipe.with_changes({"prior": given, "decode": {"strength": 0.5, "num_steps": 4}})
     noted = complete(prior.plan(recipe, pipeline.shard, {}))
@@ -62,3 +60,26 @@ def test_a_pipeline_of_diffusers_is_noted_and_decodes(
     assert found["images"].shape == (3, 8, 8, 3) and found["images"].std() > 0
     other = recipe.with_changes({"decode.prompt": "a photo of {name}"})
     assert decode.plan(other, "ddoq", 0, pipeline.cluster, models).artifact.digest != made.digest
+
+
+@pytest.mark.parametrize(("save", "size_px"), [(save_pixart, 8), (save_sana, 32)])
+def test_a_pipeline_s_own_autoencoder_encodes_and_decodes_for_it(
+    save: Callable[[Path], Path], size_px: int, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    weights, shard = str(save(tmp_path)), pipeline.shard
+    changes = {
+        "images.size_px": size_px,
+        "autoencoder": {"weights": weights, "subfolder": "vae"},
+        "prior": {"kind": "image-to-image", "weights": weights},
+        "decode": {"strength": 0.5, "num_steps": 4},
+    }
+    recipe = pipeline.recipe.with_changes(changes)
+    check_prior(recipe, pipeline.index.classes)
+    models = {
+        "autoencoder": complete(autoencoder.plan(recipe, shard)),
+        "prior": complete(prior.plan(recipe, shard, {})),
+    }
+    latents = complete(encode.plan(recipe, shard, models["autoencoder"]))
+    points = complete(cluster.plan(recipe, "ddoq", 0, latents))
+    found = images_of(complete(decode.plan(recipe, "ddoq", 0, points, models))).read_class("3")
+    assert found["images"].shape == (3, size_px, size_px, 3) and found["images"].std() > 0

@@ -83,7 +83,8 @@ def test_text_encoders_are_not_kept(prior: PipelinePrior) -> None:
 
 
 def test_another_pipeline_and_weights_that_lack_something_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="holds a 'StableDiffusionPipeline': give a pipeline of Stable Diffusion XL"):
+    families = "Stable Diffusion XL, 3 or 3.5, PixArt-α or -Σ, or Sana"
+    with pytest.raises(InvalidInput, match=f"holds a 'StableDiffusionPipeline': give a pipeline of {families}"):
         load_image_to_image(str(save_stable_diffusion(tmp_path / "sd")), PROMPTS, NEGATIVE)
     folder = save_stable_diffusion_xl(tmp_path / "xl")
     config = json.loads((folder / "unet" / "config.json").read_text())

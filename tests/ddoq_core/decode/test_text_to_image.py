@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, PixArt
 from ddoq_core.decode.image_to_image import load_image_to_image
 from ddoq_core.decode.noise import noise_of, unit_seeds
 from ddoq_core.decode.prior import Prior
+from ddoq_core.decode.text_to_image import text_to_image_prior
 from ddoq_core.encode.autoencoder import load_autoencoder, pictures_of
 from ddoq_core.errors import InvalidInput
 from tests.pipelines import save_pixart, save_sana
@@ -130,6 +133,22 @@ def test_a_picture_does_not_depend_on_its_batch(prior: Prior) -> None:
 def test_what_fills_prompts_up_is_not_kept(prior: Prior) -> None:
     masks = torch.cat([prior.conditions, prior.unconditional[None]])[..., -1]
     assert masks.shape[1] == masks.sum(1).max() < 30, "of 300, or 120"
+
+
+def test_the_text_encoder_is_not_kept(folder: Path) -> None:
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    encoder = weakref.ref(pipeline.text_encoder)
+    made = text_to_image_prior(pipeline, PROMPTS, NEGATIVE)
+    del pipeline
+    gc.collect()
+    assert encoder() is None and made.conditions.isfinite().all()
+
+
+def test_a_tokenizer_that_needs_another_package_is_refused_with_its_name(tmp_path: Path) -> None:
+    save_pixart(tmp_path)
+    (tmp_path / "tokenizer" / "tokenizer.json").rename(tmp_path / "tokenizer" / "spiece.model")
+    with pytest.raises(InvalidInput, match=r"spiece\.model, pip install sentencepiece protobuf"):
+        loaded(tmp_path)
 
 
 def test_a_transformer_under_its_old_name_and_one_that_does_not_fit(tmp_path: Path) -> None:
