@@ -24,7 +24,9 @@ PIPELINES = {
     "image-to-image": (
         *("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"),
         *("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline"),
-        *("PixArtAlphaPipeline", "PixArtSigmaPipeline", "SanaPipeline"),
+        "PixArtAlphaPipeline",
+        "PixArtSigmaPipeline",
+        "SanaPipeline",
     ),
 }
 
