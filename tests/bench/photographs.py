@@ -47,9 +47,15 @@ METHODS = {
 REAL = ("medoids", "random", "medoid-mosaics", "random-mosaics")
 AUTOENCODER = {"weights": str(SHARED / "weights/taef2")}
 DATA: dict[str, tuple[str, dict[str, Any]]] = {
-    "cifar10": ("cifar10", {"data.source": "tar", "data.path": str(SHARED / "data/cifar10/*.tar.gz")}),
-    "imagenette": ("folder", {"images.size_px": 64, "decode.num_candidates": 1}),
-}
+    "cifar10": ("cifar10", {
+        "data.source": "tar", "data.path": str(SHARED / "data/cifar10/*.tar.gz"), "prior.train.patch_size": 1,
+    }),
+    "imagenette": ("folder", {
+        "images.size_px": 64, "decode.num_candidates": 1, "minutes": None, "teacher.num_epochs": 15,
+        "prior.train.num_steps": 10_000, "prior.train.num_layers": 8, "prior.train.head_dim": 64,
+        "prior.train.patch_size": 2, "train.num_epochs": 150,
+    }),
+}  # fmt: skip
 
 
 def main() -> None:
@@ -58,6 +64,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--ipc", type=int, nargs="+", default=[10, 1, 50])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--teacher", help="the architecture of another teacher, for the stage sample")
     parser.add_argument("--set", action="append", default=[], help="more settings, as `ddoq run` takes them")
     parser.add_argument("--set-teacher", action="append", default=[], help="settings of the other teacher")
@@ -65,8 +72,8 @@ def main() -> None:
     recipe, own = DATA[args.data]
     if args.data == "imagenette":
         own = {**own, "data.path": str(write_ilsvrc_split(args.root / "images"))}
-    settings = {**own, "autoencoder": AUTOENCODER, "prior.train.patch_size": 1, "methods": METHODS}
-    settings["seeds"] = list(range(args.seeds))
+    methods = {name: METHODS[name] for name in args.methods}
+    settings = {**own, "autoencoder": AUTOENCODER, "methods": methods, "seeds": list(range(args.seeds))}
     given = [part for name, value in settings.items() for part in ("--set", f"{name}={_told(value)}")]
     given += [part for setting in args.set for part in ("--set", setting)]
     judged = ["--set", f"teacher.architecture={args.teacher}"] if args.teacher else []
@@ -99,7 +106,8 @@ def _told(value: Any) -> str:
 def ddoq(*arguments: str, root: Path) -> str:
     """Run a command to its end. Returns it without the places of this machine."""
     subprocess.run([SCRIPTS / "ddoq", *arguments, "--root", root], check=True)
-    return shlex.join(["ddoq", *arguments, "--root", "runs"]).replace(str(SHARED), "../shared")
+    told = shlex.join(["ddoq", *arguments, "--root", "runs"])
+    return told.replace(str(root), "runs").replace(str(SHARED), "../shared")
 
 
 def read_report(root: Path, recipe: str) -> dict[str, Any]:
