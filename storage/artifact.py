@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,19 @@ from storage.files import (
     whole_folder,
     write_whole,
 )
-from storage.frame import MARKS, PLAN, RECORD, damaged_frame, has_plan, is_artifact, stores_of, write_root
+from storage.frame import (
+    MARKS,
+    PLAN,
+    RECORD,
+    ROOT,
+    damaged_frame,
+    finish_root,
+    has_plan,
+    is_artifact,
+    root_name,
+    stores_of,
+    write_root,
+)
 from storage.record import FileStamp, Mark, Plan, Record, damaged_files, load_mark, load_saved, mark_path
 
 
@@ -149,13 +161,16 @@ class Artifact:
         if mark is None:
             at = mark_path(self.path, unit)
             raise Damaged(f"{at} (unit {unit}) is gone or damaged: run the recipe again, which makes it anew")
+        self._check_files(mark, of)
+
+    def _check_files(self, mark: Mark, of: Callable[[str], bool]) -> None:
         bad = [name for name, stamp in mark.files.items() if of(name) and not stamp.is_read_from(self.path / name)]
         if bad:
             with suppress(OSError):
-                self.drop_mark(unit)
+                self.drop_mark(mark.unit)
             raise Damaged(
-                f"{self.path / bad[0]} (unit {unit}) is gone or damaged: run the recipe again, which makes it anew "
-                "(`ddoq verify` looks for more damage)"
+                f"{self.path / bad[0]} (unit {mark.unit}) is gone or damaged: run the recipe again, which makes it "
+                "anew (`ddoq verify` looks for more damage)"
             )
 
     def reads_back(self, unit: str) -> bool:
@@ -177,7 +192,7 @@ class Artifact:
         written = sorted(f for p in paths for f in (list_files(p) if p.is_dir() else [p]))
         sync_all(written)
         files = {path.relative_to(self.path).as_posix(): FileStamp.of(path) for path in written}
-        self._write_frame()
+        self._write_frame(files)
         mark = Mark(
             unit=unit,
             inputs=inputs,
@@ -190,11 +205,10 @@ class Artifact:
         self._progress_path(unit).unlink(missing_ok=True)
         return mark
 
-    def _write_frame(self) -> None:
-        """Write what no mark covers where it is not as it must be. The plan says what the artifact is made with and
-        from, for whoever looks at it before its record is there."""
-        for store in stores_of(self.path):
-            write_root(store)
+    def _write_frame(self, marked: Container[str]) -> None:
+        """Write what no mark covers where it is not as it must be while units are missing. The plan says what the
+        artifact is made with and from, for whoever looks at it before its record is there."""
+        self._write_bare_roots(marked)
         if not has_plan(self.path):
             parents = {name: parent.digest for name, parent in self.parents.items()}
             stages = {name: parent.stage for name, parent in self.parents.items()}
@@ -208,6 +222,31 @@ class Artifact:
             )
             plan.save(self.path / PLAN)
 
+    def _write_bare_roots(self, marked: Container[str]) -> None:
+        for store in stores_of(self.path):
+            if root_name(store) not in marked:
+                write_root(store)
+
+    def _finish_roots(self, marks: Iterable[Mark]) -> dict[str, FileStamp]:
+        """Write the roots of the stores as those of a finished artifact, by the units' metadata. One that is a unit has
+        its own. Raises Damaged."""
+        names: set[str] = set()
+        if stores := stores_of(self.path):
+            for mark in marks:
+                self._check_files(mark, lambda name: name.endswith(f"/{ROOT}"))
+                names |= mark.files.keys()
+        for store in stores:
+            below = f"{store.name}/"
+            if root_name(store) not in names:
+                own = [name.removeprefix(below) for name in names if name.startswith(below)]
+                finish_root(store, own, self._attributes)
+        return {root_name(store): FileStamp.of(store / ROOT) for store in stores}
+
+    @property
+    def _attributes(self) -> dict[str, Any]:
+        """What the roots of its stores say of an artifact."""
+        return {"stage": self.stage, "digest": self.digest, "config": self.config}
+
     def drop_mark(self, unit: str) -> None:
         """Let a unit count as missing, so that the next run makes it again; its files stay."""
         mark_path(self.path, unit).unlink(missing_ok=True)
@@ -219,7 +258,9 @@ class Artifact:
             return
         mark = self.mark(unit)
         self.drop_mark(unit)
-        for name in mark.files if mark else []:
+        names = mark.files if mark else {}
+        self._write_bare_roots(names)
+        for name in names:
             (self.path / name).unlink(missing_ok=True)
 
     # --- the whole -----------------------------------------------------------------------------------
@@ -243,7 +284,7 @@ class Artifact:
         """Whether the record verifies: every unit is there, unchanged, and made from the parents as they are."""
         try:
             record = self.record()
-            if record.inputs != self.inputs() or damaged_frame(self.path):
+            if record.inputs != self.inputs() or damaged_frame(self.path, record.roots, deep=deep):
                 return False
         except NotDone:
             return False
@@ -260,14 +301,17 @@ class Artifact:
             return True
         if not self.num_marks():
             return False
-        self._write_frame()
-        with suppress(NotDone):
-            self._finish_from_mark()
+        marks = list(self.marks().values())
+        self._write_frame({name for mark in marks for name in mark.files})
+        with suppress(NotDone, Damaged):
+            self._finish_from_mark(marks)
+        with suppress(NotDone, Damaged):
+            if self.record().roots:
+                self._finish_roots(marks)
         return self.is_done()
 
-    def _finish_from_mark(self) -> None:
+    def _finish_from_mark(self, marks: Sequence[Mark]) -> None:
         """Write the record of what was made as a whole: its only unit is a folder, whose mark has the same facts."""
-        marks = list(self.marks().values())
         unit = marks[0].unit if len(marks) == 1 else ""
         if not unit or not all(name.startswith(f"{unit}/") for name in marks[0].files):
             return
@@ -304,6 +348,7 @@ class Artifact:
             peak_bytes=max((mark.peak_bytes for mark in present), default=0),
             versions=versions(),
             finished=time.time(),
+            roots=self._finish_roots(present),
         )
         drop_leftovers(self.path, keep=RECORD)  # which another process may be writing just now
         record.save(self.path / RECORD)
@@ -319,6 +364,9 @@ class Artifact:
         inputs = sha256_of(self.inputs())
         with clock("write"), whole_folder(self.path / folder) as scratch:
             yield scratch
+            if (scratch / ROOT).exists():  # a store, whose root is then a part of the unit
+                below = [file.relative_to(scratch).as_posix() for file in list_files(scratch)]
+                finish_root(scratch, below, self._attributes)
         self.commit(folder, [self.path / folder], inputs=inputs, clock=clock, facts=facts)
         self.finish([folder], facts=facts)
 

@@ -121,6 +121,7 @@ class Record(_Saved):
     peak_bytes: int
     versions: dict[str, str]
     finished: float
+    roots: dict[str, FileStamp] = {}  # of its stores, by their names; records of old have bare groups there
 
 
 def mark_path(folder: Path, unit: str) -> Path:

@@ -1,12 +1,14 @@
 """Zarr stores with one group per class, readable by plain `zarr.open`.
 
-Chunks are compressed with zstd and carry a checksum, missing floats read as NaN, and metadata is not consolidated,
-so a store can grow. One writer owns one shard: two would lose data silently.
+Chunks are compressed with zstd and carry a checksum, and missing floats read as NaN. Arrays have named axes and say
+what they hold, so that xarray opens a store as a tree; the metadata of a finished one is consolidated by its artifact
+(storage/frame.py). One writer owns one shard: two would lose data silently.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,22 @@ from storage.names import file_name
 BLOCK_IMAGES = 2048  # images in one shard of latents: the unit that one task writes
 CHUNK_IMAGES = 64  # images that are decompressed together
 
+LONG_NAME = "long_name"  # the attribute by which xarray and CF's readers label an array
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What an array's numbers are, and its axes, of which it may have the first only. A name is one size in a class."""
+
+    long_name: str
+    axes: tuple[str, ...]
+
+
+Meanings = Mapping[str, Meaning]
+
 LATENT_AXES = ("image", "channel", "height", "width")
+LATENTS = Meaning("latents of the images, (E(x) - shift) * scale as the diffusion prior takes them", LATENT_AXES)
+ROWS = Meaning("rows of the images in the index", LATENT_AXES[:1])
 
 Check = Callable[..., None]  # raises for a unit, or some files of it, not as written, before it is read
 
@@ -52,7 +69,7 @@ class LatentStore:
         """Make the empty arrays of a class, before any of its latents. Those that are there to the last bit are kept;
         of others all blocks are gone too, as the metadata is a part of each."""
         folder = class_folder(self.path, name)
-        files = _arrays_of(rows, shape)
+        files = _arrays_of(name, rows, shape)
         if folder.exists() and _holds(folder, files):
             return
         write_root(self.path)
@@ -116,12 +133,12 @@ class LatentStore:
         return zarr.open_array(class_folder(self.path, name) / array, mode="r")
 
 
-def _arrays_of(rows: NDArray[np.int64], shape: tuple[int, ...]) -> dict[str, Buffer]:
+def _arrays_of(name: str, rows: NDArray[np.int64], shape: tuple[int, ...]) -> dict[str, Buffer]:
     """The files of a class, its rows written and its latents (n, *shape) not."""
     n, files = len(rows), dict[str, Buffer]()
     shard = -(-min(n, BLOCK_IMAGES) // CHUNK_IMAGES) * CHUNK_IMAGES
-    group = zarr.open_group(MemoryStore(files), mode="w")
-    group.create_array("rows", data=rows, compressors=codec(), dimension_names=LATENT_AXES[:1])
+    group = zarr.open_group(MemoryStore(files), mode="w", attributes={"name": name})
+    group.create_array("rows", data=rows, compressors=codec(), **_told(ROWS, 1))
     group.create_array(
         "latents",
         shape=(n, *shape),
@@ -130,9 +147,16 @@ def _arrays_of(rows: NDArray[np.int64], shape: tuple[int, ...]) -> dict[str, Buf
         shards=(shard, *shape),
         compressors=codec(),
         fill_value=float("nan"),
-        dimension_names=LATENT_AXES,
+        **_told(LATENTS, 1 + len(shape)),
     )
     return files
+
+
+def _told(meaning: Meaning | None, num_axes: int) -> dict[str, Any]:
+    """What `create_array` is told of an array's meaning, if it has one."""
+    if meaning is None:
+        return {}
+    return {"dimension_names": meaning.axes[:num_axes], "attributes": {LONG_NAME: meaning.long_name}}
 
 
 def _holds(folder: Path, files: Mapping[str, Buffer]) -> bool:
@@ -146,11 +170,12 @@ def _holds(folder: Path, files: Mapping[str, Buffer]) -> bool:
 class ClassStore:
     """`prototypes.zarr`, `images.zarr`: per class a few small arrays, written and replaced as one.
 
-    check  is asked about each class that is read
+    check     is asked about each class that is read
+    meanings  of the arrays, by their names
     """
 
-    def __init__(self, path: Path, check: Check = _as_it_is) -> None:
-        self.path, self._check = path, check
+    def __init__(self, path: Path, check: Check = _as_it_is, meanings: Meanings | None = None) -> None:
+        self.path, self._check, self._meanings = path, check, meanings or {}
 
     def write_class(
         self,
@@ -164,10 +189,11 @@ class ClassStore:
         folder = class_folder(self.path, name)
         with whole_folder(folder, durable=False) as scratch:  # whoever commits the unit brings it to the disk
             files: dict[str, Buffer] = {}
-            group = zarr.open_group(MemoryStore(files), mode="w", attributes=attributes)
+            group = zarr.open_group(MemoryStore(files), mode="w", attributes={"name": name, **attributes})
             for key, value in arrays.items():
                 shape = value.shape if chunks is None else chunks[key]
-                group.create_array(key, data=value, chunks=shape, compressors=codec())
+                told = _told(self._meanings.get(key), value.ndim)
+                group.create_array(key, data=value, chunks=shape, compressors=codec(), **told)
             _write_out(files, scratch)
         return [folder]
 

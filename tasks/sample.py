@@ -15,6 +15,7 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.index import Index
 from storage.zarr_store import ClassStore
+from tasks.inputs import meanings
 from tasks.inputs.cached import made_once
 from tasks.inputs.models import load_autoencoder, load_classifier, load_prior
 from tasks.inputs.plan import Work
@@ -77,7 +78,7 @@ def sample(artifact: Artifact, config: DecodeConfig, images: ImageConfig) -> Sta
         for c, name, (drawn, row, _) in zip(ids, names, closest, strict=True):
             mine = pictures[labels == c]
             pair = np.stack([mine[drawn], read_images(shard, index, np.array([row]), images)[0]])
-            ClassStore(folder).write_class(name, {"images": mine[:SHOWN], "closest": pair})
+            ClassStore(folder, meanings=meanings.SAMPLES).write_class(name, {"images": mine[:SHOWN], "closest": pair})
     return str(artifact)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ddoq_core.train.protocol import num_batches
 from storage.artifact import Artifact
 from storage.zarr_store import ClassStore
+from tasks.inputs import meanings
 
 LABELS = "labels.zarr"
 BLOCK_EPOCHS, BLOCK_BYTES = 50, 128 << 20  # a unit of labels holds as many epochs as fit, at least one
@@ -22,7 +23,7 @@ Arrays = dict[str, NDArray[Any]]
 
 def labels_of(label: Artifact) -> ClassStore:
     """The store of a label artifact, a unit for each block of epochs."""
-    return ClassStore(label.path / LABELS, label.check)
+    return ClassStore(label.path / LABELS, label.check, meanings.LABELS)
 
 
 def label_blocks(num_epochs: int, num_images: int, num_classes: int) -> dict[str, range]:

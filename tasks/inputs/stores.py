@@ -17,6 +17,7 @@ from storage.files import sha256_of
 from storage.index import INDEX, Index
 from storage.memory import join
 from storage.zarr_store import BLOCK_IMAGES, ClassStore, LatentStore, block_names
+from tasks.inputs import meanings
 from tasks.inputs.distilled import Distilled
 from tasks.recipe.settings import Weighting
 
@@ -66,12 +67,12 @@ def latents_of(encode: Artifact) -> LatentStore:
 
 def prototypes_of(cluster: Artifact) -> ClassStore:
     """The store of a cluster artifact."""
-    return ClassStore(cluster.path / PROTOTYPES, cluster.check)
+    return ClassStore(cluster.path / PROTOTYPES, cluster.check, meanings.PROTOTYPES)
 
 
 def images_of(decode: Artifact) -> ClassStore:
     """The store of a decode artifact."""
-    return ClassStore(decode.path / IMAGES, decode.check)
+    return ClassStore(decode.path / IMAGES, decode.check, meanings.IMAGES)
 
 
 def samples_of(sample: Artifact) -> ClassStore:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from storage.artifact import Artifact
 from storage.clock import Clock
@@ -128,9 +129,31 @@ def test_the_root_of_a_store_is_checked_and_mended(artifact: Artifact, damage: s
     before = root.read_bytes()
     root.unlink()
     if damage != "deleted":
-        root.write_bytes(before.replace(b"{}", b'{"weights": 1}'))
+        root.write_bytes(before.replace(b'"digest"', b'"weight"'))
     assert verify_folder(artifact.path) == [f"damaged: cluster/{artifact.digest}, file prototypes.zarr/zarr.json"]
     assert not artifact.is_done() and artifact.mend() and root.read_bytes() == before
+
+
+def test_while_a_class_is_missing_no_reader_is_told_that_it_is_there(artifact: Artifact) -> None:
+    """Of one in consolidated metadata fill values would be read."""
+    store = ClassStore(artifact.path / "prototypes.zarr")
+    before = (store.path / "zarr.json").read_bytes()
+    artifact.forget("n01")
+    assert list(zarr.open_group(store.path, mode="r").group_keys()) == ["n02"] and not artifact.mend()
+    files = store.write_class("n01", {"centroids": np.zeros((3, 4)), "counts": np.arange(3)}, w2=2.5)
+    artifact.commit("n01", files, inputs="in", clock=Clock())
+    assert zarr.open_group(store.path, mode="r")["n01"].attrs["w2"] == 2.5 and not artifact.is_done()
+    artifact.finish(CLASSES)
+    assert artifact.is_done(deep=True) and (store.path / "zarr.json").read_bytes() != before
+    assert zarr.open_group(store.path, mode="r").metadata.consolidated_metadata is not None
+
+
+def test_a_store_of_before_roots_were_on_record_is_whole(artifact: Artifact) -> None:
+    record = artifact.record()
+    record.model_copy(update={"roots": {}}).save(artifact.path / "record.json")
+    assert not artifact.is_done(), "its root is to be a bare group"
+    (artifact.path / "prototypes.zarr" / "zarr.json").unlink()
+    assert artifact.mend() and verify_folder(artifact.path) == []
 
 
 def test_an_unknown_unit_forgets_nothing(artifact: Artifact) -> None:

@@ -158,6 +158,7 @@ def test_pictures_of_another_training_size(whole: Artifact, pipeline: Pipeline) 
         np.testing.assert_array_equal(part["images"], np.stack(expected))
     attributes = dict(zarr.open_group(images_of(artifact).path / "0").attrs)
     assert attributes == {
+        "name": "0",
         "method": "diffusion",
         "seed": 0,
         "resize": "bicubic",

@@ -57,7 +57,7 @@ def test_what_is_there_is_not_made_again(artifact: Artifact) -> None:
     label.label.fn(artifact, PROTOCOL, "sqrt", 0)
     assert artifact.is_done()
     again = {p for p in artifact.path.rglob("*") if p.is_file() and times.get(p) != p.stat().st_mtime_ns}
-    parts = ("labels.zarr/epochs-0003-0005", "marks/epochs-0003-0005.json", "record.json")
+    parts = ("labels.zarr/epochs-0003-0005", "labels.zarr/zarr.json", "marks/epochs-0003-0005.json", "record.json")
     assert again and all(p.relative_to(artifact.path).as_posix().startswith(parts) for p in again)
     assert (artifact.mark("epochs-0000-0002"), artifact.mark("epochs-0006-0006")) == (first, last)
 
