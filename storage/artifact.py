@@ -192,7 +192,8 @@ class Artifact:
         written = sorted(f for p in paths for f in (list_files(p) if p.is_dir() else [p]))
         sync_all(written)
         files = {path.relative_to(self.path).as_posix(): FileStamp.of(path) for path in written}
-        self._write_frame(files)
+        self._write_bare_roots(files)
+        self._write_plan()
         mark = Mark(
             unit=unit,
             inputs=inputs,
@@ -205,10 +206,8 @@ class Artifact:
         self._progress_path(unit).unlink(missing_ok=True)
         return mark
 
-    def _write_frame(self, marked: Container[str]) -> None:
-        """Write what no mark covers where it is not as it must be while units are missing. The plan says what the
-        artifact is made with and from, for whoever looks at it before its record is there."""
-        self._write_bare_roots(marked)
+    def _write_plan(self) -> None:
+        """Say what the artifact is made with and from, for whoever looks at it before its record is there."""
         if not has_plan(self.path):
             parents = {name: parent.digest for name, parent in self.parents.items()}
             stages = {name: parent.stage for name, parent in self.parents.items()}
@@ -223,6 +222,7 @@ class Artifact:
             plan.save(self.path / PLAN)
 
     def _write_bare_roots(self, marked: Container[str]) -> None:
+        """Let the roots of the stores, but those that a mark covers, be bare groups, as long as units are missing."""
         for store in stores_of(self.path):
             if root_name(store) not in marked:
                 write_root(store)
@@ -284,7 +284,7 @@ class Artifact:
         """Whether the record verifies: every unit is there, unchanged, and made from the parents as they are."""
         try:
             record = self.record()
-            if record.inputs != self.inputs() or damaged_frame(self.path, record.roots, deep=deep):
+            if record.inputs != self.inputs() or damaged_frame(self.path, record.roots):
                 return False
         except NotDone:
             return False
@@ -302,11 +302,14 @@ class Artifact:
         if not self.num_marks():
             return False
         marks = list(self.marks().values())
-        self._write_frame({name for mark in marks for name in mark.files})
+        self._write_plan()
         with suppress(NotDone, Damaged):
             self._finish_from_mark(marks)
         with suppress(NotDone, Damaged):
-            if self.record().roots:
+            record = self.record()
+            if not record.roots:  # of old
+                self._write_bare_roots({name for mark in marks for name in mark.files})
+            elif record.units.keys() == {mark.unit for mark in marks}:
                 self._finish_roots(marks)
         return self.is_done()
 
@@ -350,7 +353,7 @@ class Artifact:
             finished=time.time(),
             roots=self._finish_roots(present),
         )
-        drop_leftovers(self.path, keep=RECORD)  # which another process may be writing just now
+        drop_leftovers(self.path, keep=(RECORD, ROOT))  # which another process may be writing just now
         record.save(self.path / RECORD)
         self.checkpoint_path.unlink(missing_ok=True)
         shutil.rmtree(self.path / "progress", ignore_errors=True)

@@ -32,7 +32,7 @@ def is_artifact(folder: Path) -> bool:
     return any(load_mark(folder, path) for path in list_files(folder / MARKS))
 
 
-def damaged_frame(folder: Path, roots: Mapping[str, FileStamp] | None, *, deep: bool = False) -> list[str]:
+def damaged_frame(folder: Path, roots: Mapping[str, FileStamp] | None) -> list[str]:
     """Names of files below an artifact's folder, of those in no mark, that are gone or not what they must be.
 
     roots  those of its stores that its record tells of; None for one without a record, whose roots are written anew
@@ -42,7 +42,7 @@ def damaged_frame(folder: Path, roots: Mapping[str, FileStamp] | None, *, deep: 
         return bad
     for store in stores_of(folder):
         stamp = roots.get(root_name(store))
-        if not (stamp.holds(store / ROOT, deep=deep) if stamp else has_root(store)):
+        if not (stamp.is_read_from(store / ROOT) if stamp else has_root(store)):
             bad.append(root_name(store))
     return bad
 

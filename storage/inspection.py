@@ -123,7 +123,7 @@ def verify_folder(folder: Path) -> list[str]:
     Of units with damaged files the marks are dropped, as size and time may not tell; nothing else is touched.
     """
     name, record = f"{folder.parent.name}/{folder.name}", load_saved(Record, folder / RECORD)
-    frame = [f"file {file}" for file in damaged_frame(folder, record.roots if record else None, deep=True)]
+    frame = [f"file {file}" for file in damaged_frame(folder, record.roots if record else None)]
     lines = []
     if record is None:
         there = (folder / RECORD).exists()

@@ -27,12 +27,11 @@ from storage.names import file_name
 BLOCK_IMAGES = 2048  # images in one shard of latents: the unit that one task writes
 CHUNK_IMAGES = 64  # images that are decompressed together
 
-LONG_NAME = "long_name"  # the attribute by which xarray and CF's readers label an array
-
 
 @dataclass(frozen=True)
 class Meaning:
-    """What an array's numbers are, and its axes, of which it may have the first only. A name is one size in a class."""
+    """What an array's numbers are, as readers label them (CF), and its axes, of which it may have the first only. An
+    axis is one size in a class."""
 
     long_name: str
     axes: tuple[str, ...]
@@ -156,7 +155,7 @@ def _told(meaning: Meaning | None, num_axes: int) -> dict[str, Any]:
     """What `create_array` is told of an array's meaning, if it has one."""
     if meaning is None:
         return {}
-    return {"dimension_names": meaning.axes[:num_axes], "attributes": {LONG_NAME: meaning.long_name}}
+    return {"dimension_names": meaning.axes[:num_axes], "attributes": {"long_name": meaning.long_name}}
 
 
 def _holds(folder: Path, files: Mapping[str, Buffer]) -> bool:

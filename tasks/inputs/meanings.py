@@ -13,13 +13,13 @@ PROTOTYPES: Meanings = {
     "medoids": Meaning("the image of the class nearest to each centroid", ("prototype",)),
 }
 
-# Of mosaics these are told of each tile.
+# The axis of tiles is a mosaic's.
 IMAGES: Meanings = {
     "images": Meaning("pictures, sRGB from 0 to 255", ("picture", *PIXELS)),
     "centroid": Meaning("the prototype that a picture stands for", ("picture", "tile")),
     "seed": Meaning("the seed of a picture's noise", ("picture", "tile")),
     "score": Meaning("the teacher's cross-entropy, nats, by which a picture was chosen", ("picture", "tile")),
-    "weight": Meaning("the weight that the set came with", ("picture",)),
+    "weight": Meaning("the weight that the set came with", ("picture", "tile")),
     "logits": Meaning("the soft label that the set came with, as logits", ("picture", "class")),
 }
 
