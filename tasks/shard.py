@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -56,6 +57,7 @@ def _listed(artifact: Artifact, data: DataConfig) -> State | str:
         total = len(indexed(artifact)[1].table) + len(refused := pq.read_table(folder / REFUSED_IMAGES))
         check_refused(refused, total, data.max_refused)
         return cached(artifact)
+    _scan(artifact, source)
     with clock("read"):
         listing = split_listing(source, data)
         images, hashes, refused = examine(source, listing, data.max_refused, artifact.report_progress)
@@ -81,3 +83,20 @@ def _unpack(artifact: Artifact, source: Source) -> list[str]:
             unpack(archive, plain)
             artifact.commit(unit_of(plain), [plain], inputs=stat_hash([archive]), clock=Clock())
     return [unit_of(plain) for plain in archives.values()]
+
+
+def _scan(artifact: Artifact, source: Source) -> None:
+    """Read the archives at addresses that are not read yet, or others by now. Their scans are no part of what is made:
+    they are there for a run that goes on, or finds one archive changed."""
+    scans = source.scans()
+    for k, scan in enumerate(scans):
+        if not artifact.holds(unit_of(scan.file), inputs := stat_hash([scan.archive])):
+            clock, tell = Clock(), partial(_tell, artifact, scan.archive.name, k, len(scans))
+            tell(0)
+            with clock("read"):
+                source.scan(scan, tell)
+            artifact.commit(unit_of(scan.file), [scan.file], inputs=inputs, clock=clock)
+
+
+def _tell(artifact: Artifact, name: str, done: int, total: int, num_images: int) -> None:
+    artifact.report_progress(done, total, f"reading {name}: {num_images:,} images")

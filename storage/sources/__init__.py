@@ -12,6 +12,7 @@ from storage.sources.folder import FolderSource
 from storage.sources.listing import WORDNET_ID, Listing, Location, RefusedImage, SourceError, class_order
 from storage.sources.parquet import ParquetSource
 from storage.sources.pictures import PILLOW_MAX_PIXELS
+from storage.sources.remote import place_of
 from storage.sources.subsets import subset_classes, take_subset
 from storage.sources.tar import TarSource
 from storage.sources.webdataset import WebDatasetSource
@@ -28,14 +29,16 @@ def open_source(
 ) -> Source:
     """The source of a kind: digits, folder, tar, webdataset or parquet.
 
-    unpacked    the folder in which gzipped archives are unpacked, and read
+    path, …     paths, of archives also addresses that fsspec opens
+    unpacked    the folder in which gzipped archives are unpacked, and read; scans of archives are put beside it
     max_pixels  larger images are refused
     """
     if kind == "digits":
         return DigitsSource()
     if path is None:
         raise SourceError("data.path is not set: say where the images are, e.g. --set data.path=/data/imagenet")
-    training, validation, labels = Path(path), _optional(val_path), _optional(val_labels)
+    training, validation = place_of(path), place_of(val_path) if val_path else None
+    labels = Path(val_labels) if val_labels else None
     match kind:
         case "folder":
             return FolderSource(training, validation, labels, max_pixels=max_pixels)
@@ -44,12 +47,8 @@ def open_source(
         case "webdataset":
             return WebDatasetSource(training, validation, unpacked=unpacked, max_pixels=max_pixels)
         case "parquet":
-            return ParquetSource(training, validation, max_pixels=max_pixels)
+            return ParquetSource(training, validation, scanned=unpacked.with_name("scanned"), max_pixels=max_pixels)
     raise ValueError(f"unknown kind of source {kind!r}")
-
-
-def _optional(path: str | None) -> Path | None:
-    return Path(path) if path else None
 
 
 __all__ = [

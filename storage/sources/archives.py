@@ -5,22 +5,22 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
+import io
 import shutil
 import tarfile
 import zlib
-from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cached_property
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from storage.files import whole_file
-from storage.sources.base import FileSource, Place, stat_hash
-from storage.sources.ground_truth import label_files
-from storage.sources.listing import ListingBuilder, SourceError
+from storage.sources.base import Reader
+from storage.sources.listing import SourceError
 from storage.sources.pictures import PILLOW_MAX_PIXELS
-from storage.sources.places import named_files
+from storage.sources.places import state_of
+from storage.sources.remote import Address, AsFile, Stream
+from storage.sources.scans import ArchiveSource
 
 TAR_SUFFIXES, GZIP_SUFFIXES = (".tar",), (".tar.gz", ".tgz")
 REMEDY = "fetch or write it again"
@@ -38,57 +38,56 @@ class Member(NamedTuple):
     other: str = ""
 
 
-class TarFiles(FileSource):
+class TarFiles(ArchiveSource):
     """Images in tars. Gzipped ones are read from plain files in the folder `unpacked`."""
+
+    suffixes = TAR_SUFFIXES + GZIP_SUFFIXES
+    _stream: tuple[str, Stream] | None = None  # of the archive that is read whole, by its path
 
     def __init__(
         self,
-        path: Path,
-        val_path: Path | None = None,
+        path: Path | Address,
+        val_path: Path | Address | None = None,
         val_labels: Path | None = None,
         *,
         unpacked: Path,
         max_pixels: int = PILLOW_MAX_PIXELS,
     ) -> None:
         super().__init__(path, val_path, val_labels, max_pixels=max_pixels)
-        self.unpacked = unpacked
+        self.unpacked, self.scanned = unpacked, unpacked.with_name("scanned")
 
-    @cached_property
-    def _tars(self) -> dict[Place, list[Path]]:
-        return {place: named_files(place.path, TAR_SUFFIXES + GZIP_SUFFIXES) for place in self.places}
+    def compressed(self) -> dict[Path | Address, Path]:
+        gzipped = [file for file in self.all_archives if _is_gzipped(file.name)]
+        return {file: self.unpacked_of(self.path_of(file)) for file in gzipped}
 
-    def fingerprint(self) -> str:
-        tars = [file for files in self._tars.values() for file in files]
-        return stat_hash(tars + (label_files(self.val_labels) if self.val_labels else []))
+    def file_of(self, path: str) -> Path | Address:
+        return self.unpacked_of(path) if _is_gzipped(path) else super().file_of(path)
 
-    def compressed(self) -> dict[Path, Path]:
-        tars = [file for files in self._tars.values() for file in files]
-        return {file: self.file_of(self.path_of(file)) for file in tars if _is_gzipped(file.name)}
-
-    def file_of(self, path: str) -> Path:
-        if not _is_gzipped(path):
-            return super().file_of(path)
+    def unpacked_of(self, path: str) -> Path:
+        """The plain file of a gzipped archive."""
         return self.unpacked / f"{hashlib.sha256(path.encode()).hexdigest()[:8]}-{stem_of(path)}.tar"
 
-    def list_place(self, place: Place, builder: ListingBuilder) -> None:
-        for tar in self._tars[place]:
-            self.list_tar(place, self.path_of(tar), builder)
+    def reader(self, path: str) -> Reader:
+        return self._stream[1] if self._stream and self._stream[0] == path else super().reader(path)
 
-    @abstractmethod
-    def list_tar(self, place: Place, path: str, builder: ListingBuilder) -> None:
-        """List the images of one tar, which locations name `path`."""
+    @contextmanager
+    def reading_whole(self, archive: Address) -> Iterator[None]:
+        with closing(Stream(archive)) as stream:
+            self._stream = self.path_of(archive), stream
+            try:
+                yield
+            finally:
+                self._stream = None
 
     def members(self, path: str) -> Iterator[Member]:
         """The files of a tar in their order. Raises SourceError for one that is damaged or cut off."""
-        file_path = self.file_of(path)
-        with _opened(file_path) as file:
+        with self._opened(path) as (file, file_path):
             yield from _members(file, 0, file_path)
 
     def members_inside(self, path: str, inner: Member) -> Iterator[Member]:
         """The files of a tar inside a tar; offsets are those in the outer one."""
-        file_path = self.file_of(path)
         end = inner.offset + inner.length
-        with _opened(file_path) as file:
+        with self._opened(path) as (file, file_path):
             for member in _members(file, inner.offset, file_path):
                 if member.offset >= end:
                     return
@@ -96,15 +95,34 @@ class TarFiles(FileSource):
                     raise SourceError(f"tar {inner.name} in {file_path} was cut off: {REMEDY}")
                 yield member
 
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[tuple[BinaryIO, Path | Address]]:
+        file_path = self.file_of(path)
+        if isinstance(file_path, Address):
+            assert self._stream  # it is listed while it is read whole
+            yield io.BufferedReader(AsFile(self._stream[1])), file_path
+            return
+        try:
+            with file_path.open("rb") as file:
+                yield file, file_path
+        except OSError as error:
+            reason = error.strerror
+            raise SourceError(f"tar {file_path} cannot be read ({reason}): check the file and its rights") from error
 
-def unpack(archive: Path, plain: Path) -> None:
+
+def unpack(archive: Path | Address, plain: Path) -> None:
     """Decompress an archive; the plain file is there whole or not at all.
 
     Raises SourceError for one that is damaged, or that unpacks to more than the disk holds or than images ever do.
     """
     try:
         plain.parent.mkdir(parents=True, exist_ok=True)
-        with gzip.open(archive) as compressed, whole_file(plain) as partial, partial.open("wb") as out:
+        with (
+            _whole(archive) as file,
+            gzip.open(file) as compressed,
+            whole_file(plain) as partial,
+            partial.open("wb") as out,
+        ):
             _copy(compressed, out, archive, plain.parent)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise SourceError(f"{archive} is damaged or cut off ({error}): fetch it again") from error
@@ -114,9 +132,9 @@ def unpack(archive: Path, plain: Path) -> None:
         raise SourceError(f"{archive} cannot be unpacked to {plain} ({error.strerror}): check both") from error
 
 
-def _copy(compressed: gzip.GzipFile, out: BinaryIO, archive: Path, folder: Path) -> None:
+def _copy(compressed: gzip.GzipFile, out: BinaryIO, archive: Path | Address, folder: Path) -> None:
     """Decompress as much as is allowed."""
-    free, packed = shutil.disk_usage(folder).free, archive.stat().st_size
+    free, packed = shutil.disk_usage(folder).free, state_of(archive)[0]
     most, num_bytes = max(MAX_RATIO * packed, SMALL_BYTES), 0
     while data := compressed.read(1 << 20):
         num_bytes += len(data)
@@ -130,7 +148,7 @@ def _copy(compressed: gzip.GzipFile, out: BinaryIO, archive: Path, folder: Path)
         out.write(data)
 
 
-def _full(archive: Path, folder: Path) -> SourceError:
+def _full(archive: Path | Address, folder: Path) -> SourceError:
     free = shutil.disk_usage(folder).free
     return SourceError(
         f"the disk of {folder} is full, {archive} cannot be unpacked there ({free:,} bytes are free, of which "
@@ -139,15 +157,16 @@ def _full(archive: Path, folder: Path) -> SourceError:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    try:
-        with path.open("rb") as file:
+def _whole(archive: Path | Address) -> Iterator[BinaryIO]:
+    if isinstance(archive, Address):
+        with closing(Stream(archive)) as stream:
+            yield io.BufferedReader(AsFile(stream))
+    else:
+        with archive.open("rb") as file:
             yield file
-    except OSError as error:
-        raise SourceError(f"tar {path} cannot be read ({error.strerror}): check the file and its rights") from error
 
 
-def _members(file: BinaryIO, start: int, path: Path) -> Iterator[Member]:
+def _members(file: BinaryIO, start: int, path: Path | Address) -> Iterator[Member]:
     """The files of the tar that begins at a byte of a file."""
     file.seek(start)
     try:

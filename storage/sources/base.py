@@ -6,23 +6,32 @@ import errno
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from storage.cores import num_cores
 from storage.files import sha256_of
 from storage.sources.ground_truth import class_names
 from storage.sources.listing import SPLITS, Listing, ListingBuilder, Location, RefusedImage, SourceError
 from storage.sources.pictures import PILLOW_MAX_PIXELS, Unreadable, check_picture, read_picture
-from storage.sources.places import check_file, is_folder, other_kind
+from storage.sources.places import is_folder, other_kind, state_of
+from storage.sources.remote import NUM_READERS, Address, is_address, place_of
 
 OPEN_FILES = 64  # kept open between reads, by each process
 MAX_PIXEL_BYTES, MAX_METADATA_BYTES = 8, 64 << 20  # four channels of 16 bits that do not compress; profiles, previews
+
+
+class Reader(Protocol):
+    """A file that is open."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes; fewer only at the end of the file. Safe from any thread."""
 
 
 class Source(ABC):
@@ -61,9 +70,23 @@ class Source(ABC):
     def fetch(self) -> None:  # noqa: B027 (most sources are there)
         """Download what is missing. Raises SourceError."""
 
-    def compressed(self) -> dict[Path, Path]:
+    @property
+    def num_readers(self) -> int:
+        """How many threads read it best."""
+        return num_cores()
+
+    def compressed(self) -> dict[Path | Address, Path]:
         """Archives that must be unpacked before listing, each with the plain file that is expected."""
         return {}
+
+    def scans(self) -> list[Scan]:
+        """Archives that must be read whole before listing."""
+        return []
+
+    def scan(self, scan: Scan, tell: Callable[[int], None]) -> None:
+        """Read one of these, and write what is found to its file; `tell` gets the number of images so far. Raises
+        SourceError."""
+        raise NotImplementedError
 
 
 class ArraySource(Source):
@@ -93,8 +116,16 @@ class ArraySource(Source):
 class Place(NamedTuple):
     """Where a user's setting points, and which split is taken from there: "" for all, by the source's own names."""
 
-    path: Path
+    path: Path | Address
     split: str
+
+
+class Scan(NamedTuple):
+    """An archive that is to be read whole, and the file for what is found."""
+
+    place: Place
+    archive: Address
+    file: Path
 
 
 class FileSource(Source):
@@ -104,16 +135,16 @@ class FileSource(Source):
 
     def __init__(
         self,
-        path: Path,
-        val_path: Path | None = None,
+        path: Path | Address,
+        val_path: Path | Address | None = None,
         val_labels: Path | None = None,
         *,
         max_pixels: int = PILLOW_MAX_PIXELS,
     ) -> None:
-        self.root = path if is_folder(path) else path.parent
+        self.root = path if isinstance(path, Path) and is_folder(path) else path.parent
         self.places = [Place(path, "")] if val_path is None else [Place(path, "train"), Place(val_path, "val")]
         self.val_labels, self.max_pixels = val_labels, max_pixels
-        self._file = lru_cache(OPEN_FILES)(_File)
+        self._file = lru_cache(OPEN_FILES)(_opened)
 
     @abstractmethod
     def list_place(self, place: Place, builder: ListingBuilder) -> None:
@@ -146,7 +177,7 @@ class FileSource(Source):
             reason = f"{location.length:,} bytes are more than the {most:,} of a picture of data.max_pixels"
             raise RefusedImage(location.name, reason)
         try:
-            data = self._file(str(self.file_of(location.path))).read(location.offset, location.length)
+            data = self.reader(location.path).read(location.offset, location.length)
         except OSError as error:
             raise RefusedImage(location.name, error.strerror or str(error)) from error
         if location.length == 0:
@@ -163,20 +194,33 @@ class FileSource(Source):
             raise RefusedImage(location.name, str(error)) from error
 
     def hash_checked(self, location: Location) -> str:
-        data = self.read(location)
+        return self.hash_if_shown(location, self.read(location))
+
+    def hash_if_shown(self, location: Location, data: bytes) -> str:
+        """`hash_checked` of an image that was read."""
         try:
             check_picture(data, self.max_pixels)
         except Unreadable as error:
             raise RefusedImage(location.name, str(error)) from error
         return content_hash(data)
 
-    def file_of(self, path: str) -> Path:
-        """The file that a location's path means."""
-        return self.root / path
+    def reader(self, path: str) -> Reader:
+        """What reads the file that a location's path means. Raises OSError, SourceError."""
+        return self._file(self.file_of(path))
 
-    def path_of(self, file: Path) -> str:
+    def file_of(self, path: str) -> Path | Address:
+        """The file that a location's path means."""
+        return place_of(path) if is_address(path) or path.startswith("/") else self.root / path
+
+    def path_of(self, file: Path | Address) -> str:
         """A file as locations name it."""
+        if isinstance(file, Address) or isinstance(self.root, Address):
+            return str(file if isinstance(file, Address) else file.absolute()).removeprefix(f"{self.root}/")
         return file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else str(file.absolute())
+
+    @property
+    def num_readers(self) -> int:
+        return NUM_READERS if any(isinstance(place.path, Address) for place in self.places) else num_cores()
 
 
 def split_in(place: Place, own: str) -> str | None:
@@ -193,18 +237,20 @@ def content_hash(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def stat_hash(files: list[Path]) -> str:
+def stat_hash(files: Sequence[Path | Address]) -> str:
     """Changes when a file's name, size or time does. Raises SourceError for one that is not there, or is no file."""
-    for file in files:
-        check_file(file)
-    return sha256_of([[str(f), (at := f.stat()).st_size, at.st_mtime_ns] for f in files])
+    return sha256_of([[str(file), *state_of(file)] for file in files])
+
+
+def _opened(file: Path | Address) -> Reader:
+    return file if isinstance(file, Address) else _File(file)
 
 
 class _File:
     """An open file, closed when the last thread that reads it lets go of it."""
 
-    def __init__(self, path: str) -> None:
-        if other := other_kind(os.stat(path).st_mode):  # noqa: PTH116 (opening a fifo could take for ever)
+    def __init__(self, path: Path) -> None:
+        if other := other_kind(path.stat().st_mode):  # opening a fifo could take for ever
             raise OSError(errno.EINVAL, f"{other}, not a file")
         self._descriptor = os.open(path, os.O_RDONLY)
 

@@ -50,7 +50,7 @@ def changed_images(source: Source, images: pa.Table, tell: Callable[[int, int], 
     source  one that has read nothing yet, as open files show what was there when they were opened
     images  schema IMAGES and a column "hash", as an index's table has them
     """
-    with ThreadPoolExecutor(num_cores()) as pool:
+    with ThreadPoolExecutor(source.num_readers) as pool:
         for start in range(0, len(images), BATCH_IMAGES):
             batch = images.slice(start, BATCH_IMAGES)
             compare = partial(_compare_one, source)

@@ -41,6 +41,7 @@ class FolderSource(FileSource):
         return super().list_images(), self._stats.hexdigest()
 
     def list_place(self, place: Place, builder: ListingBuilder) -> None:
+        assert isinstance(place.path, Path)
         has_splits = is_folder(place.path / "train")
         names = [name for name in SPLITS if is_folder(place.path / name)] if has_splits else [""]
         for name in names:
@@ -50,6 +51,7 @@ class FolderSource(FileSource):
                     builder.add(folder.name, split or "", at)
 
     def list_flat(self, place: Place) -> Iterator[tuple[str, Location]]:
+        assert isinstance(place.path, Path)
         yield from self._images(place.path)
 
     def _images(self, folder: Path) -> Iterator[tuple[str, Location]]:

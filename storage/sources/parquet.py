@@ -19,47 +19,52 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.sources.base import FileSource, Place, split_in, stat_hash
+from storage.sources.base import Place, split_in
 from storage.sources.listing import ListingBuilder, Location, RefusedImage, SourceError, one_line
 from storage.sources.pictures import PILLOW_MAX_PIXELS
-from storage.sources.places import named_files
+from storage.sources.remote import Address, AsFile
+from storage.sources.scans import ArchiveSource
 
 LABEL_NAMES = ("label", "labels", "class", "cls")
 ROW_GROUPS = 4  # kept in memory between reads, by each process
 
 
-class ParquetSource(FileSource):
+class ParquetSource(ArchiveSource):
     """Images as struct<bytes, path> or binary, labels as class names or as integers that the metadata may name.
 
     The split is that of the file's name (train-00000-of-00294.parquet) unless `val_path` is given.
     """
 
     layout = "in the parquet files"
+    suffixes = (".parquet",)
 
-    def __init__(self, path: Path, val_path: Path | None = None, *, max_pixels: int = PILLOW_MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        path: Path | Address,
+        val_path: Path | Address | None = None,
+        *,
+        scanned: Path | None = None,
+        max_pixels: int = PILLOW_MAX_PIXELS,
+    ) -> None:
         super().__init__(path, val_path, max_pixels=max_pixels)
-        self._files = {place: named_files(place.path, (".parquet",)) for place in self.places}
+        self.scanned = scanned
         self._table = lru_cache(64)(_Table)
         self._cells = lru_cache(ROW_GROUPS)(lambda path, group: self._table(path).images(group))
         self._lock = Lock()  # a parquet reader serves one thread
 
-    def fingerprint(self) -> str:
-        return stat_hash([file for files in self._files.values() for file in files])
-
-    def list_place(self, place: Place, builder: ListingBuilder) -> None:
-        for file in self._files[place]:
-            path, split = self.path_of(file), split_in(place, file.name.split("-")[0].split(".")[0])
-            if split is None:
-                continue
-            for row, label in enumerate(_Table(str(file)).labels()):
-                at = Location(path, row, -1, f"row {row}")
-                if isinstance(label, RefusedImage):
-                    builder.refuse("", split, at.name, label.reason)
-                else:
-                    builder.add(label, split, at)
+    def list_archive(self, place: Place, path: str, builder: ListingBuilder) -> None:
+        file = self.file_of(path)
+        if (split := split_in(place, file.name.split("-")[0].split(".")[0])) is None:
+            return
+        for row, label in enumerate(_Table(file).labels()):
+            at = Location(path, row, -1, f"row {row}")
+            if isinstance(label, RefusedImage):
+                builder.refuse("", split, at.name, label.reason)
+            else:
+                builder.add(label, split, at)
 
     def read(self, location: Location) -> bytes:
-        path, row = str(self.file_of(location.path)), location.offset
+        path, row = self.file_of(location.path), location.offset
         try:
             with self._lock:
                 group = bisect_right(self._table(path).starts, row) - 1
@@ -75,10 +80,10 @@ class ParquetSource(FileSource):
 class _Table:
     """One parquet file: its two columns, and where its row groups start. Raises SourceError where it is none."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: Path | Address) -> None:
         self.path = path
         with _whole(path):
-            self._file = pq.ParquetFile(path, pre_buffer=False)
+            self._file = pq.ParquetFile(AsFile(path) if isinstance(path, Address) else path, pre_buffer=False)
         meta = self._file.metadata
         self.starts = [0, *accumulate(meta.row_group(g).num_rows for g in range(meta.num_row_groups))]
         self._schema = self._file.schema_arrow
@@ -136,7 +141,7 @@ class _Table:
 
 
 @contextmanager
-def _whole(path: str) -> Iterator[None]:
+def _whole(path: Path | Address) -> Iterator[None]:
     try:
         yield
     except (OSError, KeyError, pa.ArrowException) as error:

@@ -6,9 +6,12 @@ import glob
 import math
 import re
 import stat
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from storage.sources.listing import SourceError
+from storage.sources.remote import NUM_READERS, Address
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 MAX_RANGE = 1_000_000  # files
@@ -21,11 +24,11 @@ OTHER_KINDS = {
 }
 
 
-def named_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+def named_files(path: Path | Address, suffixes: tuple[str, ...]) -> Sequence[Path | Address]:
     """The files of a place in one order; of a folder those with the suffixes. Raises SourceError for none, or a gap,
     and for what is no file: to open a fifo could take for ever."""
     try:
-        found = _found(path, suffixes)
+        found = _found_at(path, suffixes) if isinstance(path, Address) else _found(path, suffixes)
     except OSError as error:
         raise SourceError(f"{path} cannot be looked at ({error.strerror}): check the path") from error
     if not found:
@@ -34,7 +37,17 @@ def named_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
             f"images-*{suffixes[0]}, or a range like images-{{000..146}}{suffixes[0]}"
         )
     for file in found:
-        check_file(file)
+        state_of(file)
+    return found
+
+
+def _found_at(path: Address, suffixes: tuple[str, ...]) -> list[Address]:
+    """Of an address, what `_found` finds of a path; all are asked for their state, many at once."""
+    found = [Address(name) for name in _expanded(str(path))]
+    if len(found) == 1:
+        found = [file for file in found[0].found(suffixes) if file in found or _fits(file.name, suffixes)]
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        list(pool.map(state_of, found))
     return found
 
 
@@ -45,10 +58,7 @@ def _found(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
         return [path]
     if not RANGE.search(str(path)):
         return sorted(Path(name) for name in glob.glob(str(path)) if _fits(name, suffixes))  # noqa: PTH207
-    count = math.prod(max(int(last) - int(first) + 1, 0) for first, last in RANGE.findall(str(path)))
-    if count > MAX_RANGE:
-        raise SourceError(f"{path} means {count} files, more than {MAX_RANGE}: check the range")
-    found = [Path(name) for name in _expand(str(path))]
+    found = [Path(name) for name in _expanded(str(path))]
     absent = [file for file in found if not file.exists()]
     if absent:
         raise SourceError(f"{len(absent)} of {len(found)} files of {path} are missing, the first is {absent[0]}")
@@ -66,6 +76,14 @@ def check_file(path: Path) -> None:
         raise SourceError(f"{path} is {other}, not a file: move it away, or give another path")
 
 
+def state_of(file: Path | Address) -> tuple[int, int | str]:
+    """Bytes, and what changes when a file is written anew. Raises SourceError for one that is not there, or is none."""
+    if isinstance(file, Address):
+        return file.state
+    check_file(file)
+    return (at := file.stat()).st_size, at.st_mtime_ns
+
+
 def is_folder(path: Path) -> bool:
     """Whether there is a folder; one that cannot be looked at is none."""
     try:
@@ -81,6 +99,13 @@ def other_kind(mode: int) -> str:
 
 def _fits(name: str, suffixes: tuple[str, ...]) -> bool:
     return name.lower().endswith(suffixes) and not Path(name).name.startswith(".")
+
+
+def _expanded(pattern: str) -> list[str]:
+    count = math.prod(max(int(last) - int(first) + 1, 0) for first, last in RANGE.findall(pattern))
+    if count > MAX_RANGE:
+        raise SourceError(f"{pattern} means {count} files, more than {MAX_RANGE}: check the range")
+    return _expand(pattern)
 
 
 def _expand(pattern: str) -> list[str]:

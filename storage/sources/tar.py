@@ -17,7 +17,7 @@ class TarSource(TarFiles):
 
     layout = f"({IMAGE_SUFFIXES_TEXT}) in class folders inside"
 
-    def list_tar(self, place: Place, path: str, builder: ListingBuilder) -> None:
+    def list_archive(self, place: Place, path: str, builder: ListingBuilder) -> None:
         above = f"{stem_of(path)}/" if WORDNET_ID.fullmatch(stem_of(path)) else ""
         for member in self._images(path):
             *folders, _ = [part for part in f"{above}{member.name}".split("/") if part not in ("", ".")]
@@ -31,10 +31,9 @@ class TarSource(TarFiles):
             else:
                 builder.add(class_name, split, at)
 
-    def list_flat(self, place: Place) -> Iterator[tuple[str, Location]]:
-        for path in map(self.path_of, self._tars[place]):
-            for member in self._images(path):
-                yield member.name.rsplit("/", 1)[-1], _location(path, member)
+    def list_flat_archive(self, path: str) -> Iterator[tuple[str, Location]]:
+        for member in self._images(path):
+            yield member.name.rsplit("/", 1)[-1], _location(path, member)
 
     def _images(self, path: str) -> Iterator[Member]:
         for member in self.members(path):

@@ -23,7 +23,7 @@ class WebDatasetSource(TarFiles):
 
     layout = "(.jpg .jpeg .png .webp beside a .cls or .json) in the shards"
 
-    def list_tar(self, place: Place, path: str, builder: ListingBuilder) -> None:
+    def list_archive(self, place: Place, path: str, builder: ListingBuilder) -> None:
         shown = (member for member in self.members(path) if not _is_hidden(member))
         for _, sample in groupby(shown, key=lambda member: _key_and_extension(member)[0]):
             members = list(sample)

@@ -36,9 +36,9 @@ def source_for(artifact: Artifact, data: DataConfig) -> Source:
     return _checked.pop(artifact.path, None) or open_data(data, artifact.path / "unpacked")
 
 
-def unit_of(plain: Path) -> str:
-    """The unit that an unpacked archive is."""
-    return f"unpacked/{plain.stem}"
+def unit_of(made: Path) -> str:
+    """The unit that an unpacked archive is, or a scan."""
+    return f"{made.parent.name}/{made.stem}"
 
 
 def split_listing(source: Source, data: DataConfig) -> Listing:
@@ -89,12 +89,13 @@ def _with_splits(listing: Listing, split: NDArray[np.object_]) -> Listing:
 def check_source(recipe: Recipe, root: Path) -> tuple[str, ...]:
     """The source's classes. Raises SourceError, before any long stage, for one that cannot serve the recipe.
 
-    A source that must be downloaded or unpacked first is left to the stage: no classes.
+    A source that must be downloaded, unpacked or read whole first is left to the stage: no classes.
     """
     artifact = shard_artifact(root.absolute(), recipe.data)
     source = open_data(recipe.data, artifact.path / "unpacked")
     archives = source.compressed().items()
-    if source.is_fetched() and all(artifact.holds(unit_of(plain), stat_hash([file])) for file, plain in archives):
+    ready = source.is_fetched() and all(artifact.holds(unit_of(plain), stat_hash([file])) for file, plain in archives)
+    if ready and (not source.scans() or artifact.holds(INDEX, source.fingerprint())):
         counts = _training_counts(artifact, source, recipe.data)
         check_counts(recipe, counts)
         _checked[artifact.path] = source

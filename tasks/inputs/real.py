@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.artifact import Artifact
-from storage.cores import num_cores
 from storage.files import canonical_json
 from storage.index import Index
 from storage.sources import Location, RefusedImage, Source, SourceError
@@ -67,7 +66,7 @@ def read_batches(
                 f"image {error.path} can no longer be read ({error.reason}): repair or remove it"
             ) from error
 
-    pool = ThreadPoolExecutor(min(MAX_THREADS, num_cores()))
+    pool = ThreadPoolExecutor(min(MAX_THREADS, source.num_readers))
     ahead: deque[list[Future[NDArray[np.uint8]]]] = deque()
     try:
         for rows in batches:

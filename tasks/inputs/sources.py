@@ -88,7 +88,7 @@ class TinyImagenetSource(FolderSource):
         self.root, self.folder = root, folder
 
     def is_fetched(self) -> bool:
-        return self.root.is_dir()
+        return (self.folder / TINY_FOLDER).is_dir()
 
     def fetch(self) -> None:
         from torchvision.datasets.utils import download_and_extract_archive
@@ -109,7 +109,7 @@ class ImagenetteSource(FolderSource):
         self.root, self.folder = folder / IMAGENETTE_FOLDER, folder  # the first is not there before it is fetched
 
     def is_fetched(self) -> bool:
-        return self.root.is_dir()
+        return (self.folder / IMAGENETTE_FOLDER).is_dir()
 
     def fetch(self) -> None:
         from torchvision.datasets import Imagenette

@@ -78,6 +78,7 @@ class Settings(BaseModel):
 
 
 PUBLISHED = ("cifar10", "cifar100", "tiny-imagenet", "imagenette")  # data sets that are downloaded, each in a layout
+ARCHIVES = ("tar", "webdataset", "parquet")  # sources that are read from addresses too
 GIVEN, TRAINED = "[given]", "[trained]"  # in brackets, as flows.catalogue leaves out of messages
 
 
@@ -106,7 +107,8 @@ class DataConfig(Settings):
     )
     path: Text | None = Field(
         None,
-        description="a folder; for tar, webdataset and parquet also a file, a pattern or a range like a-{00..46}.tar",
+        description="a folder; for tar, webdataset and parquet also a file, a pattern or a range like a-{00..46}.tar, "
+        "and an address that fsspec opens (s3://, https://, hf://, …)",
     )
     val_path: Text | None = Field(
         None, description="the validation images, of the same kind, where they are not with the others"
@@ -128,6 +130,16 @@ class DataConfig(Settings):
     split_seed: int = Field(0, ge=0, lt=2**32)
     max_pixels: PositiveInt = Field(178_956_970, le=178_956_970, description="larger images are refused")
     max_refused: float = Field(0.01, ge=0, le=1, description="fail if a larger share of the images cannot be shown")
+
+    @model_validator(mode="after")
+    def _addresses_are_of_archives(self) -> DataConfig:
+        for name in ("path", "val_path", "val_labels"):
+            if "://" in (text := getattr(self, name) or "") and (name == "val_labels" or self.source not in ARCHIVES):
+                kinds = (
+                    "" if name == "val_labels" else f", or set data.source to what its files are: {', '.join(ARCHIVES)}"
+                )
+                raise ValueError(f"data.{name}={text} is an address: fetch it, and give a path{kinds}")
+        return self
 
     @model_validator(mode="after")
     def _validation_is_complete(self) -> DataConfig:

@@ -57,7 +57,7 @@ def test_in_place_of_an_archive_it_is_refused(
     for name in ("x.tar", "x.tar.gz", "x.parquet"):
         make(Path(name))
     for open_it in (
-        lambda: ParquetSource(Path()),
+        lambda: ParquetSource(Path()).list_images(),
         lambda: TarSource(Path(), unpacked=Path("u")).list_images(),
         lambda: TarSource(Path("*.tar.gz"), unpacked=Path("u")).compressed(),
         lambda: WebDatasetSource(Path("{0..0}.tar"), unpacked=Path("u")).list_images(),
@@ -98,7 +98,7 @@ def test_paths_that_cannot_be_looked_at_are_named(tmp_path: Path, name: str) -> 
         make_loop(path)
     for look in (
         lambda: FolderSource(path).list_images(),
-        lambda: ParquetSource(path),
+        lambda: ParquetSource(path).list_images(),
         lambda: FolderSource(make_folder(tmp_path / "set"), tmp_path / "set" / "cat", path).list_images(),
     ):
         with pytest.raises(SourceError, match=r"(cannot be (read|looked at) \(.+\)|no \.parquet files at .*): \w"):
