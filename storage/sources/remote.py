@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from storage.sources.listing import SourceError, one_line
 
-ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*::)*[a-z][a-z0-9+.-]*://")  # chained ones begin with "filecache::"
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://")
 EXTRAS = {"s3": "ddoq[s3]", "s3a": "ddoq[s3]", "http": "ddoq[http]", "https": "ddoq[http]"}
 CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or for a public bucket FSSPEC_S3_ANON=true",
@@ -87,8 +87,8 @@ class Address:
         """Just these bytes, which must be there. Safe from any thread. Raises SourceError."""
 
         def ask(fs: Any, path: str) -> bytes:
-            unbuffered = {} if fs.async_impl else {"cache_type": "none"}  # which would read more than is asked for
-            data: bytes = fs.cat_file(path, start=offset, end=offset + length, **unbuffered)
+            exactly = {} if fs.async_impl else {"cache_type": "none"}  # or more would be fetched
+            data: bytes = fs.cat_file(path, start=offset, end=offset + length, **exactly)
             if len(data) > length:
                 raise SourceError(f"{self}: the server knows no byte ranges: fetch the file, and give its path")
             if len(data) < length:
@@ -115,21 +115,23 @@ class Address:
         while True:
             try:
                 return question(*self._at)
-            except SourceError:
+            except (SourceError, AttributeError, TypeError):
                 raise
             except Exception as error:  # every file system has its own
                 if cause := self._final_cause(error) or self._cause_at_last(error, waits):
                     raise SourceError(f"{self} {cause}") from error
                 time.sleep(waits.pop(0))
 
-    def _final_cause(self, error: Exception) -> str:
+    def _final_cause(self, error: BaseException) -> str:
         """What asking again would not change, and the remedy; "" for anything else."""
-        told, protocol = _told(error), re.split("::|://", self.text)[-2]
-        response = getattr(error, "response", None)
+        protocol = self.text.partition("://")[0]
+        if protocol in ("http", "https") and isinstance(error, FileNotFoundError) and error.__cause__:
+            return self._final_cause(error.__cause__)  # of whatever fails it says that there is no file
+        told, response = _told(error), getattr(error, "response", None)
         status = getattr(error, "status", None) or getattr(response, "status_code", None) or 0
         if isinstance(error, ImportError):
-            package = EXTRAS.get(protocol, "what is named here")
-            return f"cannot be read without another package ({told}): pip install '{package}'"
+            remedy = f"pip install '{EXTRAS[protocol]}'" if protocol in EXTRAS else "install it"
+            return f"cannot be read without another package ({told}): {remedy}"
         if isinstance(error, ValueError) and "rotocol" in told:
             return f"cannot be opened ({told}): give a path, or an address that fsspec knows, like s3:// or https://"
         if isinstance(error, FileNotFoundError) or status in (404, 410):
@@ -219,5 +221,5 @@ def is_address(text: str) -> bool:
     return bool(ADDRESS.match(text))
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return one_line(error) or type(error).__name__

@@ -104,9 +104,10 @@ class ArchiveSource(FileSource):
         found = {}
         for place, archives in self.archives.items():
             for archive in archives:
-                if isinstance(file := self.file_of(self.path_of(archive)), Address) and self.scanned:
-                    name = hashlib.sha256(f"{place.split}\0{file}".encode()).hexdigest()[:8]
-                    found[place, self.path_of(file)] = Scan(place, file, self.scanned / f"{name}-{file.name}.json")
+                path = self.path_of(archive)
+                if isinstance(archive, Address) and self.file_of(path) == archive and self.scanned:
+                    name = hashlib.sha256(f"{place.split}\0{archive}".encode()).hexdigest()[:8]
+                    found[place, path] = Scan(place, archive, self.scanned / f"{name}-{archive.name}.json")
         return found
 
     @cached_property

@@ -134,11 +134,15 @@ class DataConfig(Settings):
     @model_validator(mode="after")
     def _addresses_are_of_archives(self) -> DataConfig:
         for name in ("path", "val_path", "val_labels"):
-            if "://" in (text := getattr(self, name) or "") and (name == "val_labels" or self.source not in ARCHIVES):
+            if "://" not in (text := getattr(self, name) or ""):
+                continue
+            if name == "val_labels" or self.source not in ARCHIVES:
                 kinds = (
                     "" if name == "val_labels" else f", or set data.source to what its files are: {', '.join(ARCHIVES)}"
                 )
                 raise ValueError(f"data.{name}={text} is an address: fetch it, and give a path{kinds}")
+            if "::" in text:  # fsspec's caches give wrong bytes where threads read at once
+                raise ValueError(f"data.{name}={text} is a chain of file systems: give the last address alone")
         return self
 
     @model_validator(mode="after")
