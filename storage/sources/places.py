@@ -43,6 +43,7 @@ def named_files(path: Path | Address, suffixes: tuple[str, ...]) -> Sequence[Pat
 
 def _found_at(path: Address, suffixes: tuple[str, ...]) -> list[Address]:
     """Of an address, what `_found` finds of a path; all are asked for their state, many at once."""
+    path.look_anew()
     found = [Address(name) for name in _expanded(str(path))]
     if len(found) == 1:
         found = [file for file in found[0].found(suffixes) if file in found or _fits(file.name, suffixes)]

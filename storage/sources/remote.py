@@ -75,13 +75,17 @@ class Address:
         """Bytes."""
         return self.state[0]
 
+    def look_anew(self) -> None:
+        """Let fsspec forget what it has listed before in this process."""
+        self._ask(lambda fs, path: fs.invalidate_cache())
+
     def found(self, suffixes: tuple[str, ...]) -> list[Address]:
-        """Of a pattern what fits it, of a folder what is in it, as it is now; of a file itself."""
+        """Of a pattern what fits it, of a folder what is in it; of a file itself."""
         if "*" in self.text or "[" in self.text:
-            return self._named(self._ask(lambda fs, path: (fs.invalidate_cache(), fs.glob(path))[1]))
+            return self._named(self._ask(lambda fs, path: fs.glob(path)))
         if self.name.lower().endswith(suffixes) or not self._ask(lambda fs, path: fs.isdir(path)):
             return [self]
-        return self._named(self._ask(lambda fs, path: (fs.invalidate_cache(), fs.ls(path, detail=False))[1]))
+        return self._named(self._ask(lambda fs, path: fs.ls(path, detail=False)))
 
     def read(self, offset: int, length: int) -> bytes:
         """Just these bytes, which must be there. Safe from any thread. Raises SourceError."""
@@ -118,7 +122,11 @@ class Address:
             except (SourceError, AttributeError, TypeError):
                 raise
             except Exception as error:  # every file system has its own
-                if cause := self._final_cause(error) or self._cause_at_last(error, waits):
+                cause = self._final_cause(error)
+                if not cause and not waits:
+                    failed = f"failed {len(WAITS_SECONDS) + 1} times ({_told(error)})"
+                    cause = f"{failed}: check the connection; the next run goes on from what is done"
+                if cause:
                     raise SourceError(f"{self} {cause}") from error
                 time.sleep(waits.pop(0))
 
@@ -142,15 +150,6 @@ class Address:
             )
         return (
             f"cannot be read ({told}): check the address" if status in range(400, 500) and status not in AGAIN else ""
-        )
-
-    @staticmethod
-    def _cause_at_last(error: Exception, waits: list[float]) -> str:
-        tries = len(WAITS_SECONDS) + 1
-        return (
-            ""
-            if waits
-            else f"failed {tries} times ({_told(error)}): check the connection; the next run goes on from what is done"
         )
 
 
