@@ -70,7 +70,7 @@ def serving(server: FileServer) -> Iterator[FileServer]:
     """While it answers."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+        protocol_version, wbufsize = "HTTP/1.1", -1  # an answer in one packet
 
         def do_GET(self) -> None:
             self._answer(with_body=True)
