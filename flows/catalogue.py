@@ -61,15 +61,31 @@ def load_recipe(name: str, ipc: int | None = None, settings: list[str] | None = 
     known = recipes()
     if name not in known:
         raise UsageError(f"unknown recipe {name!r}: there are {', '.join(sorted(known))} (see ddoq recipes)")
-    changes = dict(_parse(setting) for setting in settings or [])
-    if ipc is not None:
-        changes["ipc"] = ipc
+    return changed(_valid(Recipe, known[name]), dict(_parse(setting) for setting in settings or []), ipc=ipc)
+
+
+def changed(
+    recipe: Recipe,
+    changes: dict[str, Any] | None,
+    *,
+    data: str | None = None,
+    minutes: float | None = None,
+    **given: Any,
+) -> Recipe:
+    """The recipe with other settings by their dotted names, and with those that flows have a parameter for, where it is
+    given; `data` is data.path. Raises UsageError."""
+    if data is not None and recipe.data.source == "digits":
+        raise UsageError(
+            f"data={_short(data)}: the recipe {recipe.name!r} has scikit-learn's digits, no path: leave it out"
+        )
+    named = {name: value for name, value in {"data.path": data, **given}.items() if value is not None}
     try:
-        return Recipe.model_validate(known[name]).with_changes(changes)
+        recipe = recipe.with_changes({**(changes or {}), **named})
     except KeyError as error:
         raise UsageError(str(error.args[0])) from error
     except ValidationError as error:
         raise UsageError(describe(error)) from error
+    return recipe if minutes is None else within(recipe, minutes)
 
 
 def within(recipe: Recipe, minutes: float) -> Recipe:

@@ -13,7 +13,7 @@ from prefect.states import Failed
 from flows.errors import remedy_of
 from storage.errors import first_line
 
-MOST = 300  # characters
+MOST = 300  # characters of a state's name
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
 
@@ -29,8 +29,9 @@ def cause_in_state(body: Callable[Given, Found]) -> Callable[Given, Found]:
         except Exception as error:
             if runtime.deployment.id is None:
                 raise
-            get_run_logger().exception("the run failed")
-            failed: Any = Failed(name=cause_of(error))
+            cause = cause_of(error)
+            get_run_logger().error(cause, exc_info=not remedy_of(error, None))
+            failed: Any = Failed(name=f"Failed: {cause if len(cause) <= MOST else cause[:MOST] + '…'}", message=cause)
             return failed
 
     told.__dict__["__signature__"] = signature(body, eval_str=True)  # its types by name are not this module's
@@ -38,6 +39,5 @@ def cause_in_state(body: Callable[Given, Found]) -> Callable[Given, Found]:
 
 
 def cause_of(error: Exception) -> str:
-    """A failed state's name: what the user can mend, or what kind of error it was."""
-    cause = remedy_of(error, None) or f"{type(error).__name__}: {first_line(error)}"
-    return f"Failed: {cause if len(cause) <= MOST else cause[:MOST] + '…'}"
+    """What the user can mend, or what kind of error it was."""
+    return remedy_of(error, None) or f"{type(error).__name__}: {first_line(error)}"

@@ -284,6 +284,40 @@ def tune(
     _run("tune", recipe, ipc, settings, root, cluster, workers, grid=grid, method=method)
 
 
+@app.command()
+def serve(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE]...", help="e.g. digits; all of the catalogue if none is named"),
+    ] = None,
+    settings: Set = None,
+    root: Root = Path("runs"),
+) -> None:
+    """Serve recipes with Prefect on this machine: server, pages, deployments and worker in one, until Ctrl-C.
+
+    It says where the pages are and what to type in another terminal, where a run is asked for and watched:
+
+        prefect deployment run distill/digits -p ipc=5 --watch
+
+    Parameters are ipc, data (a path), minutes, seeds, e.g. '[0, 1]', and changes, e.g. '{"decode.strength": 0.4}'.
+    There is compare/digits, tune/digits and each stage, e.g. cluster/digits. One run is done at a time, others wait.
+
+    The server is on loopback and of this user alone; it ends with the command. Where PREFECT_API_URL names one, that is
+    used. DDOQ_WORKERS and DDOQ_CLUSTER hold for the runs.
+    """
+    with _clear_errors(root):
+        chosen = [load_recipe(name, None, settings) for name in names or recipes()]
+        num_workers(), scheduler_address()
+        local.check_writable(root)
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")  # what a run says is for its watcher
+        with prefect_server(root, pages=True) as server:
+            with console.status("starting the Prefect server"):
+                from flows.serve import serve as serve_here
+
+                server.wait()
+            serve_here(console, chosen, root)
+
+
 for command in (inspect, verify, status, forget, gc, export):
     app.command()(command)
 

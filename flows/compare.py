@@ -8,8 +8,8 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
-from pydantic import PositiveInt
 
+from flows.catalogue import changed, matrix_of
 from flows.causes import cause_in_state
 from flows.dag import comparison
 from flows.distill import carry_out, publish_stages
@@ -19,7 +19,7 @@ from tasks.compare import FOLDER
 from tasks.inputs.runs import keep_run
 from tasks.recipe.matrix import Matrix, check_changes
 from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import COMPARE
+from tasks.recipe.settings import COMPARE, Count, Minutes, Seed, Text
 
 
 @flow(name=COMPARE, task_runner=dask_runner(), flow_run_name="compare-{recipe.name}")
@@ -27,22 +27,29 @@ from tasks.recipe.settings import COMPARE
 def compare(
     recipe: Recipe,
     matrix: Matrix | None = None,
-    ipc: list[PositiveInt] | None = None,
+    ipc: Count | list[Count] | None = None,
+    data: Text | None = None,
+    minutes: Minutes | None = None,
+    seeds: tuple[Seed, ...] | None = None,
     changes: dict[str, Any] | None = None,
     root: str = "runs",
 ) -> dict[str, Any]:
     """Compare the cells of a matrix, quantisers × weights × pictures, under the recipe's protocol.
 
-    matrix   what is compared; the usual one if not given
-    ipc      images per class, instead of the matrix's
-    changes  other settings of the recipe, dotted: {"decode.strength": 0.4}
-    root     the folder of all artifacts, shared with `distill`
+    Args:
+        recipe: all settings; a deployment has its own
+        matrix: what is compared; the usual one if not given
+        ipc: images per class, one number or several, instead of the matrix's
+        data: where the images are, instead of the recipe's data.path
+        minutes: about how long one of its runs would take; the models that are trained get as many steps as fit
+        seeds: instead of the matrix's, e.g. [0, 1, 2]
+        changes: other settings of the recipe, dotted: {"decode.strength": 0.4}
+        root: the folder of all artifacts, shared with `distill`
     """
-    matrix = matrix or Matrix()
-    if ipc:
-        matrix = Matrix.model_validate({**matrix.model_dump(), "ipc": ipc})
+    asked = {"ipc": [ipc] if isinstance(ipc, int) else ipc, "seeds": seeds}
+    matrix = matrix_of({**(matrix or Matrix()).model_dump(), **{name: own for name, own in asked.items() if own}})
     check_changes(changes or {})
-    recipe = recipe.with_changes(changes or {})
+    recipe = changed(recipe, changes, data=data, minutes=minutes)
     run = Run(Path(root), recipe)
     (artifact, named), rows = carry_out(run, lambda: comparison(run, recipe, matrix))
     folder = link(run.root / recipe.name, COMPARE, artifact) / FOLDER

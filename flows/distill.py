@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from prefect import Flow, flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from pydantic import PositiveInt
 
+from flows.catalogue import changed
 from flows.causes import cause_in_state
 from flows.dag import distillation
 from flows.progress import watching
@@ -21,31 +21,48 @@ from tasks.inputs.cached import show_cached
 from tasks.inputs.runs import keep_run
 from tasks.inputs.stores import rows_of_report
 from tasks.recipe.recipe import Recipe
-from tasks.recipe.settings import STAGES
+from tasks.recipe.settings import STAGES, Count, Minutes, Seed, Text
 from tasks.report import preferred
 
 Found = TypeVar("Found")
 
 
-@flow(name="distill", task_runner=dask_runner(), flow_run_name="distill-{recipe.name}")
-@cause_in_state
-def distill(
-    recipe: Recipe, ipc: PositiveInt | None = None, changes: dict[str, Any] | None = None, root: str = "runs"
-) -> dict[str, Any]:
-    """Distil a data set: shard → encode → cluster → decode → train → evaluate → report.
+def _flow(name: str, description: str, only: str | None = None) -> Flow[..., dict[str, Any]]:
+    """A flow over the DAG, or over one stage of it."""
 
-    ipc      images per class, instead of the recipe's
-    changes  other settings, dotted: {"decode.strength": 0.4}
-    root     the folder of all artifacts
-    """
-    return execute(recipe, ipc, changes, root, only=None)
+    @flow(name=name, task_runner=dask_runner(), flow_run_name=f"{name}-{{recipe.name}}", description=description)
+    @cause_in_state
+    def run(
+        recipe: Recipe,
+        ipc: Count | None = None,
+        data: Text | None = None,
+        minutes: Minutes | None = None,
+        seeds: tuple[Seed, ...] | None = None,
+        changes: dict[str, Any] | None = None,
+        root: str = "runs",
+    ) -> dict[str, Any]:
+        """Prefect shows what is said here of the parameters.
+
+        Args:
+            recipe: all settings; a deployment has its own
+            ipc: images per class, instead of the recipe's
+            data: where the images are, instead of the recipe's data.path
+            minutes: about how long; the models that are trained get as many steps as fit
+            seeds: of the students, instead of the recipe's, e.g. [0, 1, 2]
+            changes: other settings, dotted: {"decode.strength": 0.4}
+            root: the folder of all artifacts
+        """
+        recipe = changed(recipe, changes, ipc=ipc, data=data, minutes=minutes, seeds=seeds)
+        return execute(recipe, root, only=only)
+
+    return run
 
 
-def execute(
-    recipe: Recipe, ipc: int | None, changes: dict[str, Any] | None, root: str, *, only: str | None
-) -> dict[str, Any]:
+distill = _flow("distill", "Distil a data set: shard → encode → cluster → decode → train → evaluate → report.")
+
+
+def execute(recipe: Recipe, root: str, *, only: str | None) -> dict[str, Any]:
     """Run the DAG, or one stage of it, inside a flow. Returns what the closing table shows."""
-    recipe = recipe.with_changes({**(changes or {}), **({} if ipc is None else {"ipc": ipc})})
     run = Run(Path(root), recipe, only=only)
     (recipe, artifacts), rows = carry_out(run, lambda: distillation(run, recipe))
     if only is not None:
@@ -85,23 +102,11 @@ def publish_stages(run: Run, rows: list[dict[str, Any]]) -> None:
 
 
 @cache
-def _stage_flow(stage: str) -> Flow[Any, dict[str, Any]]:
-    @flow(
-        name=stage,
-        task_runner=dask_runner(),
-        flow_run_name=f"{stage}-{{recipe.name}}",
-        description=f"The stage {stage} alone; what it reads must be complete. Parameters as for distill.",
-    )
-    @cause_in_state
-    def run_stage(
-        recipe: Recipe, ipc: PositiveInt | None = None, changes: dict[str, Any] | None = None, root: str = "runs"
-    ) -> dict[str, Any]:
-        return execute(recipe, ipc, changes, root, only=stage)
-
-    return run_stage
+def _stage_flow(stage: str) -> Flow[..., dict[str, Any]]:
+    return _flow(stage, f"The stage {stage} alone; what it reads must be complete. Parameters as for distill.", stage)
 
 
-def __getattr__(name: str) -> Flow[Any, dict[str, Any]]:
+def __getattr__(name: str) -> Flow[..., dict[str, Any]]:
     """The flow of a stage, made when it is asked for: `flows/distill.py:cluster`."""
     if name in STAGES:
         return _stage_flow(name)

@@ -23,6 +23,7 @@ from pathlib import Path
 from storage.errors import UserError
 from storage.lease import alone
 
+PORT = 4200  # Prefect's own
 START_SECONDS = 120
 ANSWER_SECONDS = 2
 HEALTHY_BYTES = 16  # more than "true" takes
@@ -46,13 +47,13 @@ class ServerError(UserError, RuntimeError):
 
 class Server:
     """Our own Prefect server, its data under `<root>/.prefect`, or nothing where PREFECT_API_URL is set.
-    Of several on one root, one starts after the other.
+    Of several on one root, one starts after the other. With pages it is for people too, who are told the secret.
 
     Loopback is open to all users of a machine, so our own serves only who knows a secret of this run, which its
     processes find in their environment, and its folder can be read by nobody else.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, pages: bool = False) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
@@ -61,11 +62,11 @@ class Server:
         home = root.absolute() / ".prefect"
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         home.chmod(0o700)
-        port, secret = _free_port(), f"ddoq:{secrets.token_urlsafe(32)}"
+        port, secret = _free_port(PORT if pages else 0), f"ddoq:{secrets.token_urlsafe(32)}"
         os.environ["PREFECT_HOME"] = str(home)
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
         os.environ["PREFECT_API_AUTH_STRING"] = os.environ["PREFECT_SERVER_API_AUTH_STRING"] = secret
-        os.environ["PREFECT_SERVER_UI_ENABLED"] = "false"  # nobody has the secret to log in with
+        os.environ["PREFECT_SERVER_UI_ENABLED"] = str(pages).lower()  # in a run, nobody has the secret to log in with
         self.starting = alone(home / "starting.lock")  # two at once would both set up the database
         self.log = home / "server.log"
         with self.log.open("wb") as log:
@@ -117,9 +118,9 @@ class Server:
 
 
 @contextmanager
-def prefect_server(root: Path) -> Iterator[Server]:
+def prefect_server(root: Path, *, pages: bool = False) -> Iterator[Server]:
     """A server that is starting; it ends with the block, whatever happens in it."""
-    server = Server(root)
+    server = Server(root, pages=pages)
     try:
         yield server
     finally:
@@ -143,9 +144,14 @@ def _refusal(url: str) -> str:
     return "" if said.strip() == b"true" else "it is something else"
 
 
-def _free_port() -> int:
+def _free_port(wanted: int = 0) -> int:
+    """The one that is wanted, or any if that is taken."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was just given back is free
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return _free_port()
         return int(probe.getsockname()[1])
 
 

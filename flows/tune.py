@@ -7,8 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from prefect import flow
-from pydantic import PositiveInt
 
+from flows.catalogue import changed, grid_of
 from flows.causes import cause_in_state
 from flows.dag import Outcome, tuning
 from flows.distill import carry_out, publish_stages
@@ -19,6 +19,7 @@ from tasks.pages.costs import seconds
 from tasks.recipe.cells import RANDOM
 from tasks.recipe.grid import Grid
 from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import Count, Minutes, Seed, Text
 
 TUNE = "tune"
 
@@ -29,20 +30,28 @@ def tune(
     recipe: Recipe,
     grid: Grid | None = None,
     method: str | None = None,
-    ipc: PositiveInt | None = None,
+    ipc: Count | None = None,
+    data: Text | None = None,
+    minutes: Minutes | None = None,
+    seeds: tuple[Seed, ...] | None = None,
     changes: dict[str, Any] | None = None,
     root: str = "runs",
 ) -> dict[str, Any]:
     """Try settings of decoding on training images that no stage trains on or distils; validation is not looked at.
 
-    grid     what is tried; the usual one if not given
-    method   of the recipe, whose settings are changed; its first that decodes through the prior
-    ipc      images per class, instead of the recipe's
-    changes  other settings of the recipe, dotted
-    root     the folder of all artifacts, shared with `distill`
+    Args:
+        recipe: all settings; a deployment has its own
+        grid: what is tried; the usual one if not given
+        method: of the recipe, whose settings are changed; its first that decodes through the prior
+        ipc: images per class, instead of the recipe's
+        data: where the images are, instead of the recipe's data.path
+        minutes: about how long one of its runs would take; the models that are trained get as many steps as fit
+        seeds: instead of the grid's, e.g. [0, 1, 2]
+        changes: other settings of the recipe, dotted
+        root: the folder of all artifacts, shared with `distill`
     """
-    grid = grid or Grid()
-    recipe = recipe.with_changes({**(changes or {}), **({} if ipc is None else {"ipc": ipc})})
+    grid = grid_of({**(grid or Grid()).model_dump(), **({"seeds": seeds} if seeds else {})})
+    recipe = changed(recipe, changes, ipc=ipc, data=data, minutes=minutes)
     tried = grid.recipe(recipe, method)
     run = Run(Path(root), recipe)
     outcome, rows = carry_out(run, lambda: tuning(run, tried))

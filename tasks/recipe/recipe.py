@@ -20,6 +20,7 @@ from tasks.recipe.settings import (
     DecodeConfig,
     EncodeConfig,
     ImageConfig,
+    Minutes,
     PriorConfig,
     ProtocolName,
     Rate,
@@ -104,10 +105,8 @@ class Recipe(Settings):
     claim: str = ""
     ipc: Count = Field(10, description="images per class")
     seeds: Annotated[tuple[Seed, ...], AfterValidator(each_once)] = Field((0, 1, 2), min_length=1)
-    minutes: float | None = Field(
+    minutes: Minutes | None = Field(
         None,
-        gt=0,
-        le=10**6,
         description="about how long a run may take on all cores: trainings whose steps are left open get as many as "
         "fit, and students no more epochs than fit",
     )

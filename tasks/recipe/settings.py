@@ -45,6 +45,7 @@ def each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable)]  # a name or a path
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(gt=0, le=10**7)]
+Minutes = Annotated[float, Field(gt=0, le=10**6)]
 Side = Annotated[int, Field(gt=0, le=4096)]
 Width = Annotated[int, Field(gt=0, le=8192)]
 Rate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]

@@ -33,6 +33,11 @@ def test_no_key_is_ignored() -> None:
         assert set(deployment["work_pool"]) <= KNOWN_POOL, deployment["name"]
 
 
+def test_tags_are_recipe_and_stage() -> None:
+    for (flow, name), deployment in DEPLOYMENTS.items():
+        assert deployment["tags"] == ["ddoq", name, flow]
+
+
 def test_no_deployment_is_there_twice() -> None:
     assert len(DEPLOYMENTS) == len(CATALOGUE["deployments"])
 
@@ -50,7 +55,8 @@ def test_recipe_is_valid(name: str) -> None:
 def test_every_recipe_deploys_the_stage(stage: str) -> None:
     file = "compare" if stage == COMPARE else "distill"
     missing = [
-        f'  - {{name: {name}, entrypoint: "flows/{file}.py:{stage}", work_pool: *pool, parameters: *{name}}}'
+        f'  - {{name: {name}, entrypoint: "flows/{file}.py:{stage}", work_pool: *pool, '
+        f"tags: [ddoq, {name}, {stage}], parameters: *{name}}}"
         for name in RECIPES
         if (stage, name) not in DEPLOYMENTS
     ]
@@ -69,7 +75,9 @@ def test_entrypoints_are_the_flows_they_name(monkeypatch: pytest.MonkeyPatch) ->
         found = load_flow_from_entrypoint(entrypoint)
         assert found.name == entrypoint.rpartition(":")[2]
         own = {COMPARE: {"matrix"}, TUNE: {"grid", "method"}}.get(found.name, set())
-        assert set(found.parameters.properties) == {"recipe", "ipc", "changes", "root"} | own
+        common = {"recipe", "ipc", "data", "minutes", "seeds", "changes", "root"}
+        assert set(found.parameters.properties) == common | own
+        assert all("description" in parameter for parameter in found.parameters.properties.values())
 
 
 FOREIGN = {
