@@ -69,10 +69,11 @@ def told(recipes: list[Recipe]) -> str:
     known = {name: os.environ[name] for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING") if name in os.environ}
     secret = known.get("PREFECT_API_AUTH_STRING")
     settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in known.items())
+    names = ", ".join(recipe.name for recipe in recipes)
     prefect = shlex.quote(str(Path(sys.executable).with_name("prefect")))
     return f"""\
 Prefect's pages: {api.removesuffix("/api")}{f" (password: {secret})" if secret else ""}
 In another terminal:
   export {settings}
   {prefect} deployment run distill/{recipes[0].name} -p ipc=5 --watch
-Deployed are distill, compare, tune and every stage of {", ".join(recipe.name for recipe in recipes)}. Ctrl-C ends it."""
+Deployed are distill, compare, tune and every stage of {names}. Ctrl-C ends it."""

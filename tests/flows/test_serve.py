@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import threading
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.conftest import IPC, SCRIPTS, TINY, Command, Result, Services, ddoq, start, wait_until
+from tests.flows.conftest import IPC, SCRIPTS, TINY, Result, Services, ddoq, start, wait_until
 from tests.flows.test_server import servers
 
 READY = "Ctrl-C ends it"
