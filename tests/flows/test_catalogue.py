@@ -9,7 +9,7 @@ import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
 
-from flows.catalogue import OURS, load_recipe, recipes
+from flows.catalogue import OURS, changed, load_recipe, recipes
 from flows.tune import TUNE
 from storage.errors import UsageError
 from tasks.recipe.recipe import Recipe
@@ -119,6 +119,28 @@ def test_a_file_of_ours_adds_and_replaces(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(recipes()) == [*RECIPES, "mine"]
     assert load_recipe("digits").ipc == load_recipe("mine").ipc == 7
     assert load_recipe("folder").ipc == 10
+
+
+def test_what_has_a_name_of_its_own_goes_before_other_changes() -> None:
+    recipe = changed(load_recipe("folder"), {"ipc": 3, "weights": "mass"}, ipc=4, data="/images", seeds=[7], minutes=5)
+    found = (recipe.ipc, recipe.data.path, recipe.seeds, recipe.minutes, recipe.weights)
+    assert found == (4, "/images", (7,), 5, "mass")
+    assert changed(recipe, None, ipc=None, seeds=None) == recipe
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"changes": {"decod.strength": 1}}, "there is no setting 'decod.strength'"),
+        ({"changes": {}, "seeds": [1, 1]}, r"seeds=\[1, 1\]: .*once"),
+        ({"changes": {}, "minutes": 0}, "minutes=0"),
+        ({"changes": {}, "data": "/images"}, "data='/images': the recipe 'digits' has scikit-learn's digits"),
+    ],
+)
+def test_what_cannot_be_changed_is_one_line(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as error:
+        changed(load_recipe("digits"), **given)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_broken_file_of_ours_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

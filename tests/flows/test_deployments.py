@@ -106,7 +106,7 @@ def test_distil_then_one_stage(pool: Services, root: Path) -> None:
 
 def test_compare(pool: Services, root: Path) -> None:
     matrix = {"seeds": [0, 1], "quantizers": ["exact"], "weights": ["mass"], "pictures": ["medoid", "random"]}
-    found = _run_deployment(pool, "compare/digits", root, "[2]", "-p", f"matrix={json.dumps(matrix)}", "--watch")
+    found = _run_deployment(pool, "compare/digits", root, "2", "-p", f"matrix={json.dumps(matrix)}", "--watch")
     assert found.code == 0, found.output + found.errors
     assert _stage_table(pool)["teacher"] == "cached", "a comparison shares what distill has made"
     rows = json.loads((root / "digits" / "compare" / "comparison" / "results.json").read_text())["results"]
