@@ -288,7 +288,7 @@ def tune(
 def serve(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RECIPE]...", help="e.g. digits; all of the catalogue if none is named"),
+        typer.Argument(metavar="RECIPE", help="e.g. digits; all of the catalogue if none is named"),
     ] = None,
     settings: Set = None,
     root: Root = Path("runs"),
@@ -315,7 +315,7 @@ def serve(
                 from flows.serve import serve as serve_here
 
                 server.wait()
-            serve_here(console, chosen, root)
+            serve_here(console, chosen, root, server.secret)
 
 
 for command in (inspect, verify, status, forget, gc, export):

@@ -33,14 +33,14 @@ class _Runner(Runner):
         signal.raise_signal(signal.SIGINT)
 
 
-def serve(console: Console, recipes: list[Recipe], root: Path) -> None:
+def serve(console: Console, recipes: list[Recipe], root: Path, secret: str) -> None:
     """Deploy the recipes and do their runs in a root, until Ctrl-C or SIGTERM; what runs then is ended too."""
     runner = _Runner(limit=AT_ONCE, query_seconds=POLL_SECONDS, pause_on_shutdown=False)
     with console.status("deploying the recipes"):
         for recipe in recipes:
             for deployment in deployments(recipe, root):
                 runner.add_deployment(deployment)
-    console.print(told(recipes), soft_wrap=True, highlight=False)
+    console.print(told(recipes, secret), soft_wrap=True, highlight=False)
     try:
         asyncio.run(runner.start())
     except KeyboardInterrupt:
@@ -63,17 +63,14 @@ def _deployment(flow: Flow[..., Any], recipe: str, parameters: dict[str, Any]) -
     return made
 
 
-def told(recipes: list[Recipe]) -> str:
+def told(recipes: list[Recipe], secret: str) -> str:
     """Where the pages are, and what to type in another terminal."""
     api = os.environ["PREFECT_API_URL"]
-    known = {name: os.environ[name] for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING") if name in os.environ}
-    secret = known.get("PREFECT_API_AUTH_STRING")
-    settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in known.items())
     names = ", ".join(recipe.name for recipe in recipes)
     prefect = shlex.quote(str(Path(sys.executable).with_name("prefect")))
     return f"""\
-Prefect's pages: {api.removesuffix("/api")}{f" (password: {secret})" if secret else ""}
+Prefect's pages: {api.removesuffix("/api")}{secret and f" (password: {secret})"}
 In another terminal:
-  export {settings}
+  export PREFECT_API_URL={shlex.quote(api)}{secret and f" PREFECT_API_AUTH_STRING={secret}"}
   {prefect} deployment run distill/{recipes[0].name} -p ipc=5 --watch
 Deployed are distill, compare, tune and every stage of {names}. Ctrl-C ends it."""

@@ -55,6 +55,7 @@ class Server:
 
     def __init__(self, root: Path, *, pages: bool = False) -> None:
         self.process: subprocess.Popen[bytes] | None = None
+        self.secret = ""  # of our own
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         if os.environ.get("PREFECT_API_URL"):
@@ -62,10 +63,10 @@ class Server:
         home = root.absolute() / ".prefect"
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         home.chmod(0o700)
-        port, secret = _free_port(PORT if pages else 0), f"ddoq:{secrets.token_urlsafe(32)}"
+        port, self.secret = _free_port(PORT if pages else 0), f"ddoq:{secrets.token_urlsafe(32)}"
         os.environ["PREFECT_HOME"] = str(home)
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-        os.environ["PREFECT_API_AUTH_STRING"] = os.environ["PREFECT_SERVER_API_AUTH_STRING"] = secret
+        os.environ["PREFECT_API_AUTH_STRING"] = os.environ["PREFECT_SERVER_API_AUTH_STRING"] = self.secret
         os.environ["PREFECT_SERVER_UI_ENABLED"] = str(pages).lower()  # in a run, nobody has the secret to log in with
         self.starting = alone(home / "starting.lock")  # two at once would both set up the database
         self.log = home / "server.log"
