@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.conftest import IPC, SCRIPTS, TINY, Result, Services, ddoq, start, wait_until
+from tests.flows.conftest import IPC, SCRIPTS, TINY, Command, Result, Services, ddoq, start, wait_until
 from tests.flows.test_server import servers
 
 READY = "Ctrl-C ends it"
@@ -24,10 +24,9 @@ READY = "Ctrl-C ends it"
 class Served:
     """`ddoq serve` in a root, and what it tells to export in another terminal."""
 
-    def __init__(self, recipe: str, root: Path, **extra: str) -> None:
-        self.root = root
-        self.command = start(SCRIPTS / "ddoq", "serve", recipe, *TINY, "--root", root, DDOQ_WORKERS="1", **extra)
-        process = self.command.process
+    def __init__(self, command: Command, root: Path) -> None:
+        self.command, self.root = command, root
+        process = command.process
         assert process.stdout and process.stderr
         threading.Thread(target=process.stderr.read, daemon=True).start()  # the runs', which may be long
         self.told = ""
@@ -55,11 +54,11 @@ class Served:
 @contextmanager
 def serving(recipe: str, root: Path, **extra: str) -> Iterator[Served]:
     """A command that is ended whatever happens."""
-    served = Served(recipe, root, **extra)
+    command = start(SCRIPTS / "ddoq", "serve", recipe, *TINY, "--root", root, DDOQ_WORKERS="1", **extra)
     try:
-        yield served
+        yield Served(command, root)
     finally:
-        served.command.end()
+        command.end()
 
 
 @pytest.fixture(scope="module")
