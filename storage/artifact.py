@@ -239,7 +239,8 @@ class Artifact:
             below = f"{store.name}/"
             if root_name(store) not in names:
                 own = [name.removeprefix(below) for name in names if name.startswith(below)]
-                finish_root(store, own, self._attributes)
+                with suppress(FileNotFoundError):  # whoever finished it just now has dropped what was half written here
+                    finish_root(store, own, self._attributes)
         return {root_name(store): FileStamp.of(store / ROOT) for store in stores}
 
     @property
@@ -353,7 +354,7 @@ class Artifact:
             finished=time.time(),
             roots=self._finish_roots(present),
         )
-        drop_leftovers(self.path, keep=(RECORD, ROOT))  # which another process may be writing just now
+        drop_leftovers(self.path, keep=RECORD)  # which another process may be writing just now
         record.save(self.path / RECORD)
         self.checkpoint_path.unlink(missing_ok=True)
         shutil.rmtree(self.path / "progress", ignore_errors=True)

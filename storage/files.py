@@ -144,12 +144,12 @@ def _is_leftover(path: Path) -> bool:
     return any(part.endswith(".partial") for part in path.parts)
 
 
-def drop_leftovers(folder: Path, *, keep: Sequence[str]) -> None:
-    """Delete what writes below a folder left when they were cut off, but of files of these names."""
+def drop_leftovers(folder: Path, *, keep: str) -> None:
+    """Delete what writes below a folder left when they were cut off, but files that start like `keep`."""
     for partial in list(folder.rglob(".*.partial")):
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
-        elif not partial.name.startswith(tuple(f".{name}." for name in keep)):
+        elif not partial.name.startswith(f".{keep}."):
             partial.unlink(missing_ok=True)
 
 
