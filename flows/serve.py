@@ -41,6 +41,7 @@ def serve(console: Console, recipes: list[Recipe], root: Path, secret: str) -> N
             for deployment in deployments(recipe, root):
                 runner.add_deployment(deployment)
     console.print(told(recipes, secret), soft_wrap=True, highlight=False)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's script lets what runs behind it ignore SIGINT
     try:
         asyncio.run(runner.start())
     except KeyboardInterrupt:
