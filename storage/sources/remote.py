@@ -27,14 +27,8 @@ AGAIN = (408, 429)  # of the statuses that blame the client, those to ask again 
 NUM_READERS = 16  # ranges that are asked for at once
 WAITS_SECONDS = (0.5, 1.0, 2.0, 4.0)  # before each further attempt
 BLOCK_BYTES, BLOCKS_AHEAD, BLOCKS_BEHIND = 8 << 20, 4, 2
-MARKS = (
-    "ETag",
-    "blob_id",
-    "mtime",
-    "LastModified",
-    "Last-Modified",
-    "created",
-)  # of which one changes with the content
+# What a file system tells of a file, of which one changes with its content.
+MARKS = ("ETag", "blob_id", "mtime", "LastModified", "Last-Modified", "created")
 T = TypeVar("T")
 
 

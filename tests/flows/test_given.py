@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from storage.artifact import Artifact
 from tasks.export.choice import choose
 from tasks.export.collect import collect
 from tasks.export.formats import WRITERS, export
@@ -116,8 +117,11 @@ def test_own_labels_and_a_comparison_with_our_methods(
     more = ("--quantizer", "exact", "--weights", "sqrt", "--pictures", "diffusion", "--pictures", "random")
     result = ddoq("compare", "digits", *given, *more, "--seeds", str(SEEDS), *OWN, "--root", root, **services.both)
     assert result.code == 0, result.errors
-    found = scored(root)
-    assert found["mine"] != found["own"], "other labels"
+    assert {"mine", "own"} <= scored(root).keys()
+    students = [Artifact.open(record.parent) for record in root.glob("train/*/record.json")]
+    losses = {own: {tuple(s.record().facts["losses"]) for s in students if (s.config["labels"] == "own") is own}
+              for own in (True, False)}  # fmt: skip
+    assert losses[True] and losses[True].isdisjoint(losses[False]), "other labels"
     assert "mine − DDOQ with exact k-means" in result.output and "mine − own" in result.output
     assert result.states["teacher"] == "cached"
 
