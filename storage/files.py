@@ -145,8 +145,8 @@ def _is_leftover(path: Path) -> bool:
 
 
 def drop_leftovers(folder: Path, *, keep: str) -> None:
-    """Delete what writes below a folder left when they were cut off, but files that start like `keep`."""
-    for partial in list(folder.rglob(".*.partial")):
+    """Delete what writes below a folder, ours and zarr's, left when they were cut off, but files like `keep`."""
+    for partial in list(folder.rglob("*.partial")):
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         elif not partial.name.startswith(f".{keep}."):

@@ -118,6 +118,11 @@ def files_of(store: Path) -> dict[str, bytes]:
     return {path.relative_to(store).as_posix(): path.read_bytes() for path in store.rglob("*") if path.is_file()}
 
 
+def changed(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
+    """Names of files that are new, gone or other ones; of bytes a failed test shows too many."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
 def times(root: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in root.glob(MARKS)}
 
@@ -143,7 +148,7 @@ def test_killed_at_six_moments_it_computes_no_finished_unit_again_and_ends_bit_i
     result = stage("encode", pictures, root, services)
     assert result.code == 0, result.errors
     assert times(root).items() >= finished.items()
-    assert files_of(store_of(root)) == files_of(store_of(encoded))
+    assert not changed(files_of(store_of(encoded)), files_of(store_of(root)))
     rows = [zarr.open_array(name / "rows", mode="r")[:] for name in store_of(root).iterdir() if name.is_dir()]
     assert sorted(np.concatenate(rows)) == list(range(CLASSES * IMAGES))
 
@@ -169,7 +174,7 @@ def test_a_killed_worker_does_not_end_the_stage(
     max(workers, key=lambda p: sum(p.cpu_times()[:2])).kill()
     result = command.result()
     assert result.code == 0, result.errors
-    assert files_of(store_of(root)) == files_of(store_of(encoded))
+    assert not changed(files_of(store_of(encoded)), files_of(store_of(root)))
 
 
 def test_a_flipped_byte_is_named_by_class_and_chunk_and_repaired_alone(
@@ -187,7 +192,7 @@ def test_a_flipped_byte_is_named_by_class_and_chunk_and_repaired_alone(
     result = stage("encode", pictures, root, services)
     assert result.code == 0, result.errors
     assert {path.parent.name for path, when in times(root).items() if before[path] != when} == {"class 07"}
-    assert files_of(store_of(root)) == expected
+    assert not changed(expected, files_of(store_of(root)))
 
 
 def test_a_full_disk_ends_in_one_clear_line_and_the_run_goes_on_when_there_is_room(
@@ -204,7 +209,7 @@ def test_a_full_disk_ends_in_one_clear_line_and_the_run_goes_on_when_there_is_ro
     ballast.unlink()
     again = stage("encode", pictures, root, services)
     assert again.code == 0, again.errors
-    assert files_of(store_of(root)) == files_of(store_of(encoded))
+    assert not changed(files_of(store_of(encoded)), files_of(store_of(root)))
 
 
 def test_dask_reads_a_class_as_one_array(encoded: Path) -> None:

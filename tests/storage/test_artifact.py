@@ -11,6 +11,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from storage.artifact import Artifact, Damaged, NotDone
@@ -27,6 +28,7 @@ from storage.files import (
 )
 from storage.frame import is_artifact
 from storage.inspection import unchecked_files, verify_folder
+from storage.zarr_store import LatentStore
 
 
 def write_unit(artifact: Artifact, unit: str, data: bytes = b"numbers", inputs: str = "in") -> Path:
@@ -299,6 +301,27 @@ def test_what_a_cut_write_left_is_not_listed(tmp_path: Path) -> None:
     (tmp_path / ".record.json.0123abcd.partial").write_bytes(b"{")
     (tmp_path / "whole").write_bytes(b"whole")
     assert [p.name for p in list_files(tmp_path)] == ["whole"]
+
+
+ZARR_KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from storage.zarr_store import LatentStore
+
+Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+LatentStore(Path(sys.argv[1])).write_block("a", 0, np.ones((3, 2, 2, 2), np.float16))
+"""
+
+
+def test_what_zarr_left_when_it_was_killed_is_dropped_when_the_artifact_is_finished(artifact: Artifact) -> None:
+    store, z = LatentStore(artifact.path / "latents.zarr"), np.ones((3, 2, 2, 2), np.float16)
+    store.prepare_class("a", np.arange(3), z.shape[1:])
+    subprocess.run([sys.executable, "-c", ZARR_KILLED, store.path], check=False)
+    assert len(list(artifact.path.rglob("*.partial"))) == 1
+    artifact.commit("a/0", store.write_block("a", 0, z), inputs="", clock=Clock())
+    artifact.finish(["a/0"])
+    assert not list(artifact.path.rglob("*.partial"))
 
 
 KILLED = {
