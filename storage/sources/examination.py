@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from storage.cores import num_cores
 from storage.sources.base import Source, content_hash
 from storage.sources.listing import REFUSED, Listing, Location, RefusedImage, SourceError, TableBuilder, locations
 
@@ -26,13 +25,14 @@ class Examined(NamedTuple):
 
 
 def examine(source: Source, listing: Listing, max_refused: float, tell: Callable[[int, int], None]) -> Examined:
-    """Read every image, to its last pixel, on all cores that this process may use.
+    """Read every image, to its last pixel, on all cores that this process may use, and where images lie at addresses
+    many at once.
 
     Raises SourceError as soon as more than a share `max_refused` of all is refused. `tell` gets (done, total).
     """
     images, total = listing.images, len(listing.images) + len(listing.refused)
     hashes, refused = [pa.array([], pa.string())], listing.refused
-    with ThreadPoolExecutor(num_cores()) as pool:
+    with ThreadPoolExecutor(source.num_readers) as pool:
         for start in range(0, len(images), BATCH_IMAGES):
             batch = images.slice(start, BATCH_IMAGES)
             found = list(pool.map(lambda location: _examine_one(source, location), locations(batch)))

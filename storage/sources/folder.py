@@ -1,4 +1,4 @@
-"""Images as single files: a tree of class folders, and ILSVRC's flat validation folder."""
+"""Images as single files, on a disk or at an address: a tree of class folders, and ILSVRC's flat validation folder."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from storage.sources.listing import (
     is_image_name,
 )
 from storage.sources.places import is_folder
+from storage.sources.remote import Address
 
 
 class FolderSource(FileSource):
@@ -41,18 +42,37 @@ class FolderSource(FileSource):
         return super().list_images(), self._stats.hexdigest()
 
     def list_place(self, place: Place, builder: ListingBuilder) -> None:
-        assert isinstance(place.path, Path)
-        has_splits = is_folder(place.path / "train")
-        names = [name for name in SPLITS if is_folder(place.path / name)] if has_splits else [""]
-        for name in names:
-            split = split_in(place, name)
-            for folder in _class_folders(place.path / name) if split is not None else []:
-                for _, at in self._images(folder / self.below):
-                    builder.add(folder.name, split or "", at)
+        images = self._at_address(place.path) if isinstance(place.path, Address) else self._on_disk(place.path)
+        for own, class_name, at in images:
+            if (split := split_in(place, own)) is not None:
+                builder.add(class_name, split, at)
+
+    def _on_disk(self, path: Path) -> Iterator[tuple[str, str, Location]]:
+        """The folder that says the split, the class and the location of each image below a folder."""
+        has_splits = is_folder(path / "train")
+        for name in [name for name in SPLITS if is_folder(path / name)] if has_splits else [""]:
+            for folder in _class_folders(path / name):
+                yield from ((name, folder.name, at) for _, at in self._images(folder / self.below))
+
+    def _at_address(self, address: Address) -> list[tuple[str, str, Location]]:
+        """What `_on_disk` tells of a folder, in the same order."""
+        files = [(name.split("/"), size, mark) for name, size, mark in address.tree()]
+        has_splits = any(parts[0] == "train" and len(parts) > 1 for parts, _, _ in files)
+        found = []
+        for parts, size, mark in files:
+            own, *inside = parts if has_splits else ("", *parts)
+            if (own in SPLITS or not has_splits) and len(inside) == 2 and _is_seen(*inside):
+                at = self._location(self.path_of(address / "/".join(parts)), size, mark)
+                found.append((own, inside[0], at))
+        return sorted(found, key=lambda image: (["", *SPLITS].index(image[0]), image[1], image[2].path))
 
     def list_flat(self, place: Place) -> Iterator[tuple[str, Location]]:
-        assert isinstance(place.path, Path)
-        yield from self._images(place.path)
+        if isinstance(place.path, Address):
+            for name, size, mark in place.path.tree():
+                if "/" not in name and is_image_name(name):
+                    yield name, self._location(self.path_of(place.path / name), size, mark)
+        else:
+            yield from self._images(place.path)
 
     def _images(self, folder: Path) -> Iterator[tuple[str, Location]]:
         """Name and location of the images in a folder; one that cannot be looked at has no length."""
@@ -64,8 +84,15 @@ class FolderSource(FileSource):
                 size, time = (at := entry.stat()).st_size, at.st_mtime_ns
             except OSError:
                 size, time = 0, 0
-            self._stats.update(f"{path}\0{size}\0{time}\n".encode(errors="surrogateescape"))
-            yield entry.name, Location(path, 0, size)
+            yield entry.name, self._location(path, size, time)
+
+    def _location(self, path: str, size: int, time: int | str) -> Location:
+        self._stats.update(f"{path}\0{size}\0{time}\n".encode(errors="surrogateescape"))
+        return Location(path, 0, size)
+
+
+def _is_seen(class_name: str, name: str) -> bool:
+    return not class_name.startswith(".") and is_image_name(name)
 
 
 def _class_folders(place: Path) -> list[Path]:

@@ -62,7 +62,7 @@ class Address:
             raise SourceError(f"{self} is a folder, not a file: give another address")
         if info.get("size") is None:
             raise SourceError(f"{self}: the server does not say how many bytes it has: fetch it, and give its path")
-        return info["size"], str(next((info[mark] for mark in MARKS if info.get(mark)), ""))
+        return info["size"], _mark(info)
 
     @property
     def size(self) -> int:
@@ -80,6 +80,15 @@ class Address:
         if self.name.lower().endswith(suffixes) or not self._ask(lambda fs, path: fs.isdir(path)):
             return [self]
         return self._named(self._ask(lambda fs, path: fs.ls(path, detail=False)))
+
+    def tree(self) -> list[tuple[str, int, str]]:
+        """The files below a folder, of one listing: the path from there, the bytes, and what changes when they are
+        written anew. Raises SourceError."""
+        self.look_anew()
+        found = self._ask(lambda fs, path: fs.find(path, detail=True))
+        beginning = f"{self._at[1]}/"
+        below = [(path, info) for path, info in sorted(found.items()) if path.startswith(beginning)]
+        return [(path.removeprefix(beginning), info.get("size") or 0, _mark(info)) for path, info in below]
 
     def read(self, offset: int, length: int) -> bytes:
         """Just these bytes, which must be there. Safe from any thread. Raises SourceError."""
@@ -212,6 +221,10 @@ def place_of(text: str) -> Path | Address:
 def is_address(text: str) -> bool:
     """Whether fsspec shall open it."""
     return bool(ADDRESS.match(text))
+
+
+def _mark(info: dict[str, Any]) -> str:
+    return str(next((info[mark] for mark in MARKS if info.get(mark)), ""))
 
 
 def _told(error: BaseException) -> str:

@@ -79,7 +79,7 @@ class Settings(BaseModel):
 
 
 PUBLISHED = ("cifar10", "cifar100", "tiny-imagenet", "imagenette")  # data sets that are downloaded, each in a layout
-ARCHIVES = ("tar", "webdataset", "parquet")  # sources that are read from addresses too
+AT_ADDRESSES = ("folder", "tar", "webdataset", "parquet")  # sources that are read from addresses too
 GIVEN, TRAINED = "[given]", "[trained]"  # in brackets, as flows.catalogue leaves out of messages
 
 
@@ -108,8 +108,8 @@ class DataConfig(Settings):
     )
     path: Text | None = Field(
         None,
-        description="a folder; for tar, webdataset and parquet also a file, a pattern or a range like a-{00..46}.tar, "
-        "and an address that fsspec opens (s3://, https://, hf://, …)",
+        description="a folder; for tar, webdataset and parquet also a file, a pattern or a range like a-{00..46}.tar; "
+        "or an address of these that fsspec opens (s3://, https://, hf://, …)",
     )
     val_path: Text | None = Field(
         None, description="the validation images, of the same kind, where they are not with the others"
@@ -133,15 +133,17 @@ class DataConfig(Settings):
     max_refused: float = Field(0.01, ge=0, le=1, description="fail if a larger share of the images cannot be shown")
 
     @model_validator(mode="after")
-    def _addresses_are_of_archives(self) -> DataConfig:
+    def _addresses_can_be_read(self) -> DataConfig:
         for name in ("path", "val_path", "val_labels"):
             if "://" not in (text := getattr(self, name) or ""):
                 continue
-            if name == "val_labels" or self.source not in ARCHIVES:
-                kinds = (
-                    "" if name == "val_labels" else f", or set data.source to what its files are: {', '.join(ARCHIVES)}"
-                )
-                raise ValueError(f"data.{name}={text} is an address: fetch it, and give a path{kinds}")
+            if name == "val_labels":
+                raise ValueError(f"data.{name}={text} is an address: fetch it, and give a path")
+            if self.source not in AT_ADDRESSES:
+                kinds = f"set data.source to what its files are: {', '.join(AT_ADDRESSES)}"
+                raise ValueError(f"data.{name}={text} is an address: fetch it, and give a path, or {kinds}")
+            if self.source == "folder" and text.startswith(("http://", "https://")):
+                raise ValueError(f"data.{name}={text}: web servers list no folders: put the images into tars there")
             if "::" in text:  # fsspec's caches give wrong bytes where threads read at once
                 raise ValueError(f"data.{name}={text} is a chain of file systems: give the last address alone")
         return self

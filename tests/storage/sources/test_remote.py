@@ -57,6 +57,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tar(root / "ilsvrc" / "train.tar", tars)
     write_tar(root / "ilsvrc" / "val.tar", pictures(f"{name}.JPEG" for name in NAMES[::-1]))
     make_devkit(root)
+    shown = {
+        f"{split}/{c}/{k}.png": picture(k) for split in ("test", "train") for c in ("b", "A", "a b") for k in range(9)
+    }
+    for name, data in {
+        **shown,
+        "train/b b/.x.png": b"",
+        "train/.b/0.png": picture(0),
+        "train/a/b/0.png": b"",
+        f"train/{IDS[0]}/torn.png": picture(99)[:60],
+        f"train/{IDS[0]}/none.png": b"",
+        "more/b b/0.png": picture(0),
+    }.items():
+        (root / "folders" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "folders" / name).write_bytes(data)
+    (root / "flat").mkdir()
+    for k in range(4):
+        (root / "flat" / f"{k}.png").write_bytes(picture(k))
+    (root / "flat.txt").write_text(f"{IDS[0]}\n{IDS[1]}\n" * 2)
     return root
 
 
@@ -78,7 +96,7 @@ def s3(folder: Path) -> Iterator[str]:
         files = fsspec.filesystem("s3")
         files.mkdir(BUCKET)
         for file in folder.rglob("*.*"):
-            if file.suffix in (".tar", ".gz", ".parquet"):
+            if file.suffix in (".tar", ".gz", ".parquet", ".png"):
                 files.pipe_file(f"{BUCKET}/{file.relative_to(folder)}", file.read_bytes())
         yield f"s3://{BUCKET}"
         type(files).clear_instance_cache()
@@ -93,6 +111,14 @@ KINDS = {
         "val_path": "{}/web/val-0.tar",
     },
     "a folder of parquet files": {"source": "parquet", "path": "{}/data"},
+    "class folders": {"source": "folder", "path": "{}/folders", "max_refused": 0.1},
+    "classes alone, and a flat folder": {
+        "source": "folder",
+        "path": "{}/folders/train",
+        "val_path": "{}/flat",
+        "val_labels": "{folder}/flat.txt",
+        "max_refused": 0.1,
+    },
     "ILSVRC's tars": {
         "source": "tar",
         "path": "{}/ilsvrc/train.tar",
@@ -290,7 +316,7 @@ def test_a_server_without_byte_ranges_is_told_of(tmp_path: Path, folder: Path) -
 @pytest.mark.parametrize(
     "settings",
     [
-        {"source": "folder", "path": "s3://b/x"},
+        {"source": "imagenette", "path": "s3://b/x"},
         {"source": "cifar10", "path": "s3://b/x"},
         {"source": "tar", "path": "x", "val_path": "y", "val_labels": "https://h/devkit.tar.gz"},
     ],
