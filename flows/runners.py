@@ -56,7 +56,8 @@ SETTINGS = {  # of a local cluster
     "distributed.scheduler.http.routes": [],  # tell whoever asks about a run's tasks, without TLS
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,  # it stops the worker's Python a hundred times a second
-    "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREAD_VARIABLES, "1"),
+    # One heap for all threads of a worker, from its start on: one that began before `keep_memory` may have its own.
+    "distributed.nanny.pre-spawn-environ": {**dict.fromkeys(THREAD_VARIABLES, "1"), "MALLOC_ARENA_MAX": "1"},
 }
 
 

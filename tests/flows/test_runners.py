@@ -101,16 +101,27 @@ def test_gpus_that_the_driver_lists(
 
 
 def maps_again(_: int) -> int:
-    """Pages that a worker has to map for a large tensor, freed and made again ten times, after ten others."""
+    """Pages that a worker has to map for a large tensor, freed and made again ten times, after ten others; the most of
+    several threads, one after the other, as tasks run in threads, and trainings start more."""
     import resource
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Barrier, Lock
 
     import torch
 
-    for k in range(20):
-        if k == 10:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(64 << 20, dtype=torch.uint8)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    all_there, alone = Barrier(8), Lock()
+
+    def maps(_: int) -> int:
+        all_there.wait()
+        with alone:
+            for k in range(20):
+                if k == 10:
+                    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+                torch.ones(64 << 20, dtype=torch.uint8)
+            return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+    with ThreadPoolExecutor(8) as pool:
+        return max(pool.map(maps, range(8)))
 
 
 def test_workers_keep_the_memory_of_large_arrays_for_the_next() -> None:
