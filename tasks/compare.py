@@ -32,7 +32,7 @@ from tasks.recipe.matrix import Matrix
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import COMPARE
 
-VERSION = 2
+VERSION = 3
 FOLDER = "comparison"
 TEMPLATE = "compare.html.j2"
 Row = dict[str, Any]

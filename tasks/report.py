@@ -27,9 +27,10 @@ from tasks.pages.differences import differences, mean_of
 from tasks.pages.figures import accuracy_by_method
 from tasks.pages.findings import remarks
 from tasks.pages.render import render, without_places
+from tasks.pages.traces import traces
 from tasks.recipe.recipe import Recipe
 
-VERSION = 6
+VERSION = 7
 MOST_PICTURES = 20  # of a class, shown per method
 TEMPLATE = "report.html.j2"
 
@@ -38,7 +39,7 @@ def plan(recipe: Recipe, parents: Mapping[str, Artifact], root: Path) -> Work:
     """The report on all methods, from the stages evaluate ("method/architecture/seed", and "tune/…" on training images
     kept for choosing, if any), measure ("measure/method/seed") and, where there is one, sample."""
     artifact = Artifact(root, "report", VERSION, {"recipe": recipe.identity()}, parents)
-    return Work(artifact, report, (recipe,))
+    return Work(artifact, report, (recipe,), gpu=recipe.quantises)
 
 
 @task(task_run_name="report-{artifact.digest}")
@@ -48,10 +49,12 @@ def report(artifact: Artifact, recipe: Recipe) -> State | str:
     clock = Clock()
     with clock("read"):
         rows = results(artifact, recipe)
-        galleries = [gallery(decoded_of(artifact, recipe, method), recipe, method) for method in recipe.methods]
+        decoded = {method: decoded_of(artifact, recipe, method) for method in recipe.methods}
+        galleries = [gallery(pictures, recipe, method) for method, pictures in decoded.items()]
     with clock("compute"):
+        traced = traces(decoded, recipe.images.for_training)
         figure, sure = accuracy_by_method(rows), differences(rows, recipe.questions)
-        page = _render(artifact, recipe, rows, sure, galleries, figure)
+        page = _render(artifact, recipe, rows, sure, galleries, traced, figure)
     with artifact.writing(REPORT, clock) as folder:
         (folder / "report.html").write_text(page)
         (folder / "results.png").write_bytes(figure)
@@ -109,7 +112,7 @@ def gallery(decoded: Artifact, recipe: Recipe, method: str) -> dict[str, Any]:
     """The pictures of a method with their weights, class by class, to be shown."""
     weights = recipe.settings_of(method).weights
     shown = distilled_set(decoded, weights, some_classes(index_of(decoded)))
-    return {"method": method, "weights": weights, "classes": list(_classes(shown))}
+    return {"method": method, "weights": weights, "classes": list(_classes(shown)), "px": shown.images.shape[1]}
 
 
 def contact_sheet(gallery: dict[str, Any]) -> Image.Image:
@@ -135,6 +138,7 @@ def _classes(distilled: Distilled) -> Iterator[dict[str, Any]]:
             {
                 "picture": pictures[k],
                 "png": _png(pictures[k]),
+                "centroid": int(distilled.centroids[k]),
                 "weight": f"{w[k]:.2f}",
                 "height": round(100 * float(w[k]) / most),
             }
@@ -149,6 +153,7 @@ def _render(
     rows: list[dict[str, Any]],
     sure: list[dict[str, Any]],
     galleries: list[dict[str, Any]],
+    traced: list[dict[str, Any]],
     figure: bytes,
 ) -> str:
     sample = artifact.parents.get("sample")
@@ -159,6 +164,8 @@ def _render(
         differences=sure,
         preferred=preferred(rows),
         galleries=galleries,
+        traces=traced,
+        shown_of={method: lane["key"] for lane in traced for method in lane["methods"]},
         figure=base64.b64encode(figure).decode(),
         costs=list(ledger(artifact)),
         models=_models(artifact),

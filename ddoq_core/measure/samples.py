@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
@@ -43,6 +45,23 @@ def nearest(z: ArrayLike, real: ArrayLike) -> tuple[NDArray[np.int64], NDArray[n
     to_others = cdist(real[some], real)
     to_others[np.arange(len(some)), some] = np.inf
     return between.argmin(1), between.min(1) / np.median(to_others.min(1))
+
+
+def nearest_in_blocks(
+    z: ArrayLike, blocks: Iterable[ArrayLike], num: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The num nearest of the real points to each of the points (m, d), and their distances, (m, num) each, the nearest
+    first; of equally near ones the first. Real points come in blocks (b, d), of which one at a time is in memory."""
+    z, start = np.asarray(z), 0
+    found, distances = np.empty((len(z), 0), np.int64), np.empty((len(z), 0))
+    for block in blocks:
+        between = cdist(z, block)  # (m, b)
+        rows = np.broadcast_to(np.arange(start, start + between.shape[1]), between.shape)
+        found, distances = np.hstack([found, rows]), np.hstack([distances, between])
+        order = np.argsort(distances, axis=1, kind="stable")[:, :num]
+        found, distances = (np.take_along_axis(x, order, 1) for x in (found, distances))
+        start += between.shape[1]
+    return found, distances
 
 
 def _radii(x: ArrayLike) -> NDArray[np.float64]:
