@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from ddoq_core.measure.samples import frechet_distance, nearest, precision_recall
+from ddoq_core.measure.samples import frechet_distance, nearest, nearest_in_blocks, precision_recall
 
 RNG = np.random.default_rng(0)
 
@@ -50,3 +50,14 @@ def test_a_copy_is_found() -> None:
     assert rows[0] == 7 and shares[0] < 0.01 and shares[1] > 10
     own = nearest(RNG.normal(size=(400, 8)), real)[1]
     assert 0.8 < np.median(own) < 1.25, "what is drawn from the same is as near as they are to each other"
+
+
+def test_the_nearest_in_blocks_are_those_of_all_at_once() -> None:
+    real, z = RNG.normal(size=(50, 4)), RNG.normal(size=(7, 4))
+    real[40] = real[3]  # as near to every point: the first is named
+    found, distances = nearest_in_blocks(z, (real[k : k + 8] for k in range(0, 50, 8)), 5)
+    far = np.linalg.norm(z[:, None] - real, axis=2)
+    np.testing.assert_array_equal(found, np.argsort(far, axis=1, kind="stable")[:, :5])
+    np.testing.assert_allclose(distances, np.sort(far, axis=1)[:, :5])
+    found, _ = nearest_in_blocks(z, [real[:2]], 5)
+    assert found.shape == (7, 2), "there are no more"
