@@ -55,6 +55,10 @@ Workers = Annotated[
     str | None,
     typer.Option("--workers", metavar="N", help="local worker processes; else DDOQ_WORKERS, or one per core"),
 ]
+Track = Annotated[
+    str | None,
+    typer.Option("--track", metavar="MODULE", callback=local.track, help="tell trackio or wandb; else DDOQ_TRACK"),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -96,6 +100,7 @@ def run(
     root: Root = Path("runs"),
     cluster: Cluster = None,
     workers: Workers = None,
+    track: Track = None,
 ) -> None:
     """Run a recipe from the images to the report. What is already done is not done again.
 
@@ -189,6 +194,7 @@ def compare(
     root: Root = Path("runs"),
     cluster: Cluster = None,
     workers: Workers = None,
+    track: Track = None,
 ) -> None:
     """Compare quantisers × weights × pictures, and sets made elsewhere, under a recipe's protocol, with intervals over
     seeds and a page that can be put online.

@@ -17,6 +17,7 @@ from flows.progress import watching
 from flows.run import Run, link_newest
 from flows.runners import dask_runner
 from flows.summary import stage_rows, to_markdown, unit_rows
+from flows.tracking import tracked
 from tasks.inputs.cached import show_cached
 from tasks.inputs.runs import keep_run
 from tasks.inputs.stores import rows_of_report
@@ -85,7 +86,7 @@ def carry_out(run: Run, submit: Callable[[], Found]) -> tuple[Found, list[dict[s
     """Submit a run's jobs and wait for all of them, showing how far they are. Returns what `submit` does, and a row
     per stage."""
     run.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with watching(run):
+    with watching(run), tracked(run):
         found = submit()
         run.wait()
     for stage, jobs in run.by_stage():

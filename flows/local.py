@@ -14,6 +14,7 @@ from typing import Any
 
 from flows.errors import GO_ON, RunFailed
 from flows.server import ServerError
+from flows.tracking import TRACK, tracker
 from storage.artifact import NotDone
 from storage.errors import UsageError
 from tasks.inputs.checks import check_models, check_prior
@@ -24,8 +25,16 @@ from tasks.recipe.settings import COMPARE, STAGES
 
 
 def check_settings(recipe: Recipe) -> None:
-    """Raise for models that cannot serve the recipe, whatever its data are."""
+    """Raise for models that cannot serve the recipe, whatever its data are, and for a tracker that cannot be had."""
     check_models(recipe)
+    tracker()
+
+
+def track(module: str | None) -> str | None:
+    """Choose the tracker of this process's runs, see flows.tracking; None leaves it to DDOQ_TRACK."""
+    if module is not None:
+        os.environ[TRACK] = module
+    return module
 
 
 def check(recipe: Recipe, root: Path, flow: str, *others: Recipe) -> None:
