@@ -156,7 +156,9 @@ def gc(
 
 def export(
     what: Annotated[str, typer.Argument(help="a recipe that was run, or a folder like runs/digits/images-ddoq-0")],
-    form: Annotated[str, typer.Option("--to", help="imagefolder, huggingface, webdataset, dd-ranking or torch")],
+    form: Annotated[
+        str, typer.Option("--to", help="imagefolder, huggingface, webdataset, dd-ranking, torch; teacher, prior")
+    ],
     out: Annotated[Path, typer.Option("--out", help="a new folder")],
     method: Annotated[
         str | None,
@@ -171,7 +173,7 @@ def export(
     with_teacher: Annotated[bool, typer.Option("--with-teacher", help="the teacher's weights go with the set")] = False,
     root: Root = Path("runs"),
 ) -> None:
-    """Write the distilled pictures with weights and soft labels as other tools read them.
+    """Write the distilled pictures with weights and soft labels as other tools read them, or a model of the run.
 
     The newest run of a recipe says which settings it had; so it does of a folder of pictures that it has made.
     """
@@ -179,14 +181,21 @@ def export(
     from tasks.export.collect import collect
     from tasks.export.formats import check_export
     from tasks.export.formats import export as write
-    from tasks.inputs.models import read_model
+    from tasks.export.models import KINDS, export_model, model_of
+    from tasks.inputs.runs import kept_run
 
+    if form in KINDS:
+        with _clear_errors():
+            check_export(form, out)
+            export_model(model_of(kept_run(root / what), form, root), out)
+        console.print(f"the {form} of {what}, written to {out}", soft_wrap=True, markup=False, highlight=False)
+        return
     with _clear_errors():
         check_export(form, out)
         chosen = choose(what, root, method=method, weights=weighting_of(weights), teacher=teacher)
         if with_teacher and chosen.teacher is None:
             raise UsageError("there is no teacher to go with it: name one by --teacher, or leave --with-teacher out")
-        judge = read_model(chosen.teacher) if with_teacher and chosen.teacher else None
+        judge = chosen.teacher if with_teacher else None
         handout = collect(chosen.decode, chosen.weights, chosen.teacher, _told(chosen, root, judge is not None))
         write(handout, form, out, judge)
     soft = "" if handout.logits is None else " with soft labels"

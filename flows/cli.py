@@ -20,6 +20,7 @@ from flows.artifacts import Root, console, export, forget, gc, inspect, status, 
 from flows.catalogue import given_rows, grid_of, load_recipe, matrix_of, recipes, within
 from flows.errors import DEBUG, TERMINATED, Terminated
 from flows.errors import clear_errors as _clear_errors
+from flows.hub import push
 from flows.server import prefect_server
 from flows.workers import num_workers, scheduler_address
 from storage.errors import UsageError
@@ -324,7 +325,7 @@ def serve(
             serve_here(console, chosen, root, server.secret)
 
 
-for command in (inspect, verify, status, forget, gc, export):
+for command in (inspect, verify, status, forget, gc, export, push):
     app.command()(command)
 
 

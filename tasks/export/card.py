@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+from storage.artifact import Artifact
 from tasks.export.handout import Handout
 
 CARD = "README.md"
@@ -15,6 +17,12 @@ WHAT = {  # the pictures of a method of decode, and where they come from
     "random": ("real pictures", "drawn at random\nby ddoq, as what distilled ones are measured by"),
     "given": ("pictures", "of a set that\nothers made, as ddoq read it"),
 }
+
+
+def source_of(shard: Artifact) -> dict[str, str]:
+    """What a set or a model derives from, without the place where it lay."""
+    config = shard.config
+    return {"kind": config["source"], **({"name": Path(config["path"]).name} if config.get("path") else {})}
 
 
 def _scored(card: dict[str, Any]) -> str:

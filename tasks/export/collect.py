@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.artifact import Artifact, NotDone
+from tasks.export.card import source_of
 from tasks.export.handout import Handout
 from tasks.inputs.models import load_classifier
 from tasks.inputs.stores import distilled_set
@@ -34,7 +34,7 @@ def collect(
     distilled, cluster = distilled_set(decode, weights), decode.parents.get("cluster")
     card = {
         **(told or {}),
-        "source": _source(decode.ancestor("shard")),
+        "source": source_of(decode.ancestor("shard")),
         "images per class": len(distilled.images) // len(distilled.classes),
         "weights": weights,
         "prototypes": cluster and cluster.config,
@@ -46,12 +46,6 @@ def collect(
     }
     logits = None if teacher is None else _logits(teacher, distilled.images)
     return Handout(**vars(distilled), logits=logits, card=card)
-
-
-def _source(shard: Artifact) -> dict[str, str]:
-    """What the set derives from, without the place where it lay."""
-    config = shard.config
-    return {"kind": config["source"], **({"name": Path(config["path"]).name} if config.get("path") else {})}
 
 
 def _logits(teacher: Artifact, images: NDArray[np.uint8]) -> NDArray[np.float32]:

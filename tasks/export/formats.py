@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from storage.artifact import Artifact
 from storage.errors import UsageError
 from storage.files import whole_folder, write_json
 from storage.names import STATED
 from tasks.export import dd_ranking, huggingface, imagefolder, torch, webdataset
 from tasks.export.card import CARD, card_text, front_matter
 from tasks.export.handout import Handout
+from tasks.export.models import KINDS, write_model
 
 TEACHER = "teacher"  # the folder of the model that the soft labels are of
 Writer = Callable[[Handout, Path], None]
@@ -26,14 +27,14 @@ WRITERS: dict[str, tuple[Writer, ...]] = {
 
 def check_export(form: str, out: Path) -> None:
     """Raise UsageError for an unknown form or a folder that is not empty."""
-    if form not in WRITERS:
-        raise UsageError(f"unknown format {form!r}: there are {', '.join(WRITERS)}")
+    if form not in (*WRITERS, *KINDS):
+        raise UsageError(f"unknown format {form!r}: there are {', '.join((*WRITERS, *KINDS))}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not an empty folder: give another with --out")
 
 
-def export(handout: Handout, form: str, out: Path, teacher: Path | None = None) -> None:
-    """Write the set into a new folder, with a teacher's model, if one is to go with it. Raises UsageError as
+def export(handout: Handout, form: str, out: Path, teacher: Artifact | None = None) -> None:
+    """Write the set into a new folder, with a teacher and its card, if one is to go with it. Raises UsageError as
     check_export does."""
     check_export(form, out)
     with whole_folder(out) as folder:
@@ -42,6 +43,6 @@ def export(handout: Handout, form: str, out: Path, teacher: Path | None = None) 
         told = dd_ranking.told_of(handout) if form == "dd-ranking" else {}
         write_json(folder / STATED, {"classes": handout.classes, **told})
         if teacher:
-            shutil.copytree(teacher, folder / TEACHER)
+            write_model(teacher, folder / TEACHER)
         columns = huggingface.columns_of(handout) if form == "huggingface" else {}
         (folder / CARD).write_text(card_text(handout, front_matter(handout, form, columns)))

@@ -146,6 +146,7 @@ def test_the_cards_command_scores_it_again_with_the_teacher_beside_it(
         )
     )
     assert told.code == 0, told.errors
+    assert "A teacher of ddoq" in (out / "teacher" / "README.md").read_text()
     card = (out / "README.md").read_text()
     report = json.loads((finished[0] / "digits" / "report" / "report" / "results.json").read_text())
     top1 = next(row["top1"] for row in report if row["method"] == "ddoq")
