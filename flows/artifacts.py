@@ -19,6 +19,7 @@ from storage.errors import UsageError
 from tasks.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
+    from storage.artifact import Artifact
     from tasks.export.choice import Choice
 
 console = Console(markup=False, emoji=False)
@@ -181,13 +182,12 @@ def export(
     from tasks.export.collect import collect
     from tasks.export.formats import check_export
     from tasks.export.formats import export as write
-    from tasks.export.models import KINDS, export_model, model_of
-    from tasks.inputs.runs import kept_run
+    from tasks.export.models import KINDS, export_model
 
     if form in KINDS:
         with _clear_errors():
             check_export(form, out)
-            export_model(model_of(kept_run(root / what), form, root), out)
+            export_model(_model_of(what, form, root), out)
         console.print(f"the {form} of {what}, written to {out}", soft_wrap=True, markup=False, highlight=False)
         return
     with _clear_errors():
@@ -202,6 +202,19 @@ def export(
     what = f"{len(handout.images)} pictures{soft} and {chosen.weights} weights"
     written = ", ".join(part for part in (what, chosen.reason) if part) + f", written to {out}"
     console.print(written, soft_wrap=True, markup=False, highlight=False)
+
+
+def _model_of(what: str, kind: str, root: Path) -> Artifact:
+    """The teacher or the prior of a recipe's newest run."""
+    from storage.artifact import Artifact, NotDone
+    from tasks.inputs.runs import kept_run
+
+    run = kept_run(root / what)
+    if run is None:
+        raise NotDone(f"{what!r} is no recipe that was run in {root}: run it first")
+    if kind not in run.artifacts:
+        raise UsageError(f"the run of {what} has no {kind}: its methods need none")
+    return Artifact.open(root / run.artifacts[kind])
 
 
 def _told(chosen: Choice, root: Path, with_teacher: bool) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def _folder_of(what: str, root: Path) -> Iterator[Path]:
 
 def kind_of(folder: Path) -> str:
     """ "dataset" or "model", by the card of an exported folder. Raises UsageError for a folder without one of ours."""
-    from tasks.export.card import CARD
+    from tasks.export.handout import CARD
 
     try:
         _, front, _ = (folder / CARD).read_text().split("---\n", 2)

@@ -14,14 +14,11 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from storage.artifact import Artifact
 from storage.errors import UsageError, first_line
-from tasks.inputs.stores import REPORT, rows_of_report
-from tasks.pages.costs import ledger
-from tasks.pages.render import without_places
 
-if TYPE_CHECKING:
-    from flows.run import Run  # imports Prefect, for which a server must have been chosen
+if TYPE_CHECKING:  # the command line loads this before it knows what it will do
+    from flows.run import Run
+    from storage.artifact import Artifact
 
 TRACK = "DDOQ_TRACK"
 INTERFACE = ("init", "log", "finish", "Image", "Table")  # of wandb, which others took over
@@ -80,6 +77,8 @@ class _Teller:
 
     def tell(self) -> None:
         """Look for complete artifacts until told to stop, and once more then."""
+        from tasks.pages.render import without_places
+
         recipe = self.run.recipe
         try:
             config = without_places(recipe.model_dump(mode="json"))
@@ -92,6 +91,8 @@ class _Teller:
             _warn(first_line(error) or type(error).__name__)
 
     def _look(self) -> None:
+        from tasks.inputs.stores import REPORT
+
         for name, job in list(self.run.jobs.items()):
             if name not in self.told and job.progress()[0] == 1:
                 self.told.add(name)
@@ -102,6 +103,9 @@ class _Teller:
 
     def _of_report(self, report: Artifact) -> dict[str, Any]:
         """The methods' table, the ledger of what they cost, and pictures."""
+        from tasks.inputs.stores import REPORT, rows_of_report
+        from tasks.pages.costs import ledger
+
         rows = [{k: v for k, v in row.items() if k != "top1"} for row in rows_of_report(report)]
         folder = report.path / REPORT
         pictures = {f"report/{name}": self.module.Image(str(folder / file)) for name, file in PICTURES.items()}

@@ -20,15 +20,28 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from tasks.inputs.cached import made_once
 from tasks.inputs.distilled import Distilled
+from tasks.inputs.models import load_autoencoder
 from tasks.inputs.plan import Work
-from tasks.inputs.stores import MEASURES, MOST_CLASSES, REPORT, distilled_set, index_of, samples_of, some_classes
+from tasks.inputs.real import read_images
+from tasks.inputs.stores import (
+    MEASURES,
+    MOST_CLASSES,
+    REPORT,
+    distilled_set,
+    index_of,
+    indexed,
+    latents_of,
+    samples_of,
+    some_classes,
+)
 from tasks.pages.costs import ledger
 from tasks.pages.differences import differences, mean_of
 from tasks.pages.figures import accuracy_by_method
 from tasks.pages.findings import remarks
 from tasks.pages.render import render, without_places
-from tasks.pages.traces import traces
+from tasks.pages.traces import Decode, Read, traces
 from tasks.recipe.recipe import Recipe
+from tasks.recipe.settings import ImageConfig
 
 VERSION = 7
 MOST_PICTURES = 20  # of a class, shown per method
@@ -52,7 +65,7 @@ def report(artifact: Artifact, recipe: Recipe) -> State | str:
         decoded = {method: decoded_of(artifact, recipe, method) for method in recipe.methods}
         galleries = [gallery(pictures, recipe, method) for method, pictures in decoded.items()]
     with clock("compute"):
-        traced = traces(decoded, recipe.images.for_training)
+        traced = traces(decoded, *_looks(artifact, recipe.images.for_training)) if recipe.quantises else []
         figure, sure = accuracy_by_method(rows), differences(rows, recipe.questions)
         page = _render(artifact, recipe, rows, sure, galleries, traced, figure)
     with artifact.writing(REPORT, clock) as folder:
@@ -113,6 +126,25 @@ def gallery(decoded: Artifact, recipe: Recipe, method: str) -> dict[str, Any]:
     weights = recipe.settings_of(method).weights
     shown = distilled_set(decoded, weights, some_classes(index_of(decoded)))
     return {"method": method, "weights": weights, "classes": list(_classes(shown)), "px": shown.images.shape[1]}
+
+
+def _looks(artifact: Artifact, images: ImageConfig) -> tuple[Read, Decode]:
+    """How training images of rows are read, and latents decoded by the autoencoder alone."""
+    import torch
+
+    from ddoq_core.decode.decoder import Decoder
+    from ddoq_core.devices import best_device
+    from ddoq_core.memory import batch_size
+
+    encode = artifact.ancestor("encode")
+    shard, index = indexed(encode.parents["shard"])
+    side = latents_of(encode).shape_of(index.classes[0])[1:]
+    model = load_autoencoder(encode.parents["autoencoder"])
+    decoder = Decoder(model, None, images.size_px, batch_size(best_device(), *side))
+    return (
+        lambda rows: read_images(shard, index, rows, images),
+        lambda z: decoder.pictures(torch.from_numpy(z)),
+    )
 
 
 def contact_sheet(gallery: dict[str, Any]) -> Image.Image:

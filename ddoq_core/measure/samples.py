@@ -53,13 +53,15 @@ def nearest_in_blocks(
     """The num nearest of the real points to each of the points (m, d), and their distances, (m, num) each, the nearest
     first; of equally near ones the first. Real points come in blocks (b, d), of which one at a time is in memory."""
     z, start = np.asarray(z), 0
-    found, distances = np.empty((len(z), 0), np.int64), np.empty((len(z), 0))
+    found: NDArray[np.int64] = np.empty((len(z), 0), np.int64)
+    distances: NDArray[np.float64] = np.empty((len(z), 0))
     for block in blocks:
         between = cdist(z, block)  # (m, b)
         rows = np.broadcast_to(np.arange(start, start + between.shape[1]), between.shape)
-        found, distances = np.hstack([found, rows]), np.hstack([distances, between])
-        order = np.argsort(distances, axis=1, kind="stable")[:, :num]
-        found, distances = (np.take_along_axis(x, order, 1) for x in (found, distances))
+        distances = np.hstack([distances, between])
+        order = np.argsort(distances, axis=1, kind="stable")[:, :num]  # (m, num)
+        found = np.take_along_axis(np.hstack([found, rows]), order, 1)
+        distances = np.take_along_axis(distances, order, 1)
         start += between.shape[1]
     return found, distances
 

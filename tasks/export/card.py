@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from storage.artifact import Artifact
 from tasks.export.handout import Handout
 
-CARD = "README.md"
 TOLD = ("accuracy", "command")  # in a paragraph of their own
 BY_DDOQ = "by\nddoq (optimal quantisation in latent space, arXiv 2501.07681)"
 WHAT = {  # the pictures of a method of decode, and where they come from
@@ -17,12 +14,6 @@ WHAT = {  # the pictures of a method of decode, and where they come from
     "random": ("real pictures", "drawn at random\nby ddoq, as what distilled ones are measured by"),
     "given": ("pictures", "of a set that\nothers made, as ddoq read it"),
 }
-
-
-def source_of(shard: Artifact) -> dict[str, str]:
-    """What a set or a model derives from, without the place where it lay."""
-    config = shard.config
-    return {"kind": config["source"], **({"name": Path(config["path"]).name} if config.get("path") else {})}
 
 
 def _scored(card: dict[str, Any]) -> str:

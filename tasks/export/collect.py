@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.artifact import Artifact, NotDone
-from tasks.export.card import source_of
-from tasks.export.handout import Handout
+from tasks.export.handout import Handout, source_of
 from tasks.inputs.models import load_classifier
 from tasks.inputs.stores import distilled_set
 from tasks.recipe.settings import Weighting

@@ -10,8 +10,8 @@ from storage.errors import UsageError
 from storage.files import whole_folder, write_json
 from storage.names import STATED
 from tasks.export import dd_ranking, huggingface, imagefolder, torch, webdataset
-from tasks.export.card import CARD, card_text, front_matter
-from tasks.export.handout import Handout
+from tasks.export.card import card_text, front_matter
+from tasks.export.handout import CARD, Handout
 from tasks.export.models import KINDS, write_model
 
 TEACHER = "teacher"  # the folder of the model that the soft labels are of

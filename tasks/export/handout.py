@@ -5,14 +5,24 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from storage.artifact import Artifact
 from storage.names import file_name
 from tasks.inputs.distilled import Distilled
+
+CARD = "README.md"
+
+
+def source_of(shard: Artifact) -> dict[str, str]:
+    """What a set or a model derives from, without the place where it lay."""
+    config = shard.config
+    return {"kind": config["source"], **({"name": Path(config["path"]).name} if config.get("path") else {})}
 
 
 @dataclass(frozen=True)

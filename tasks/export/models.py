@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from storage.artifact import Artifact, NotDone
+from storage.artifact import Artifact
 from storage.errors import UsageError
 from storage.files import whole_folder, write_json
-from tasks.export.card import CARD, source_of
+from tasks.export.handout import CARD, source_of
 from tasks.inputs.models import ELSEWHERE, read_model
-from tasks.inputs.runs import KeptRun
 from tasks.inputs.stores import index_of
 
 AUTOENCODER = "autoencoder"  # the folder in a prior's, in whose latents it draws
@@ -42,19 +41,10 @@ WHAT = {
     "teacher": "A classifier, whose logits label distilled pictures",
     "prior": "A class-conditional rectified flow in an autoencoder's latents, which turns centroids into pictures",
 }
-TOLD = {
+TOLD: dict[str, dict[str, Any]] = {
     "teacher": {"pipeline_tag": "image-classification", "metrics": ["accuracy"]},
     "prior": {"pipeline_tag": "unconditional-image-generation", "library_name": "diffusers"},
 }
-
-
-def model_of(run: KeptRun | None, kind: str, root: Path) -> Artifact:
-    """The teacher or the prior of a run. Raises UsageError for a run without, NotDone for no run."""
-    if run is None:
-        raise NotDone(f"no run is kept in {root}: run the recipe first, and name it")
-    if kind not in run.artifacts:
-        raise UsageError(f"the run of {run.recipe.name} has no {kind}: its methods need none")
-    return Artifact.open(root / run.artifacts[kind])
 
 
 def export_model(artifact: Artifact, out: Path) -> None:

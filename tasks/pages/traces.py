@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from storage.artifact import Artifact
-from tasks.inputs.models import load_autoencoder
-from tasks.inputs.real import read_images
-from tasks.inputs.stores import index_of, indexed, latents_of, prototypes_of, some_classes
-from tasks.recipe.settings import ImageConfig
+from tasks.inputs.stores import index_of, latents_of, prototypes_of, some_classes
 
 NUM_NEIGHBOURS = 3
 THUMBNAIL_PX = 64  # at most
 MOST_TRACED = 600  # prototypes on a page, shared equally by its sets of prototypes and their classes
+Pictures = NDArray[np.uint8]
+Read = Callable[[NDArray[np.int64]], Pictures]  # images (n, S, S, 3) of rows (n,) of the index
+Decode = Callable[[NDArray[np.float32]], Pictures]  # pictures (n, S, S, 3) of latents (n, C, H, W), without the prior
 
 
-def traces(decoded: Mapping[str, Artifact], images: ImageConfig) -> list[dict[str, Any]]:
+def traces(decoded: Mapping[str, Artifact], read: Read, decode: Decode) -> list[dict[str, Any]]:
     """Of each set of prototypes, the methods (decoded: name → its pictures) that share it and its classes' prototypes,
     the first MOST_TRACED of all, each with the pictures of its way. None of methods without prototypes.
 
@@ -41,25 +41,24 @@ def traces(decoded: Mapping[str, Artifact], images: ImageConfig) -> list[dict[st
         names = some_classes(index_of(cluster))
         num_all = prototypes_of(cluster).shape_of(names[0], "medoids")[0]
         num = min(num_all, max(1, MOST_TRACED // (len(clusters) * len(names))))
-        classes = [{"name": name, "prototypes": list(_of_class(cluster, name, num, images))} for name in names]
+        classes = [{"name": name, "prototypes": list(_of_class(cluster, name, num, read, decode))} for name in names]
         told = {"num": num, "num_all": num_all if num < num_all else None}
         lanes.append({"key": digest, "methods": methods[digest], "classes": classes, **told})
     return lanes
 
 
-def _of_class(cluster: Artifact, name: str, num: int, images: ImageConfig) -> Iterator[dict[str, Any]]:
+def _of_class(cluster: Artifact, name: str, num: int, read: Read, decode: Decode) -> Iterator[dict[str, Any]]:
     """The first prototypes of a class: thumbnails of the way and of the neighbours, and how far these are from the
     centroid in latent space, the medoid's own distance first."""
-    encode = cluster.parents["encode"]
-    shard, index = indexed(encode.parents["shard"])
-    latents, prototypes = latents_of(encode), prototypes_of(cluster)
+    latents, prototypes = latents_of(cluster.parents["encode"]), prototypes_of(cluster)
     medoids, centroids = (prototypes.read_array(name, key)[:num] for key in ("medoids", "centroids"))
     near, far = _neighbours(latents.read_blocks(name), centroids, medoids)
     z = latents.read_some(name, medoids).astype(np.float32)  # (K, C, H, W)
     apart = np.sqrt(np.square(z - centroids).reshape(len(z), -1).sum(1))
     rows = latents.read_rows(name)[np.column_stack([medoids, near])]  # (K, 1 + NUM_NEIGHBOURS)
-    real = read_images(shard, index, rows.ravel(), images).reshape(*rows.shape, images.size_px, images.size_px, 3)
-    again, centre = _decoded(encode.parents["autoencoder"], np.stack([z, centroids]), images.size_px)
+    pictures = read(rows.ravel())
+    real = pictures.reshape(*rows.shape, *pictures.shape[1:])
+    again, centre = np.split(decode(np.concatenate([z, centroids])), 2)
     for k in range(len(centroids)):
         yield {
             "medoid": _thumbnail(real[k, 0]),
@@ -86,20 +85,7 @@ def _neighbours(
     return np.take_along_axis(found, order, 1), np.take_along_axis(far, order, 1)
 
 
-def _decoded(autoencoder: Artifact, z: NDArray[np.float32], size_px: int) -> NDArray[np.uint8]:
-    """Pictures (…, S, S, 3) of latents (…, C, H, W) without the prior."""
-    import torch
-
-    from ddoq_core.decode.decoder import Decoder
-    from ddoq_core.devices import best_device
-    from ddoq_core.memory import batch_size
-
-    decoder = Decoder(load_autoencoder(autoencoder), None, size_px, batch_size(best_device(), *z.shape[-2:]))
-    pictures = decoder.pictures(torch.from_numpy(z.reshape(-1, *z.shape[-3:])))
-    return pictures.reshape(*z.shape[:-3], *pictures.shape[1:])
-
-
-def _thumbnail(picture: NDArray[np.uint8]) -> str:
+def _thumbnail(picture: Pictures) -> str:
     """A picture (S, S, 3), small, as base64 of WebP."""
     image, buffer = Image.fromarray(picture), io.BytesIO()
     image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
