@@ -15,7 +15,7 @@ from ddoq_core.measure.statistics import interval_of
 from tests.places import REPOSITORY
 
 RESULTS = REPOSITORY / "docs" / "results.json"
-DOCUMENTS = (REPOSITORY / "docs" / "results.md", REPOSITORY / "README.md")
+DOCUMENTS = (REPOSITORY / "docs" / "results.md",)
 PLACE = re.compile(r"(<!-- table: ([\w-]+) ([\w-]+) -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
 Found = dict[str, Any]
 

@@ -212,7 +212,7 @@ def _serve(program: str | Path, *arguments: str, log: Path, **extra: str) -> sub
 
 @contextmanager
 def deployed(api: dict[str, str]) -> Iterator[Command]:
-    """The worker of a process work pool that serves every deployment of the catalogue, as the README tells it."""
+    """The worker of a process work pool that serves every deployment of the catalogue, as docs/prefect.md tells it."""
     prefect = SCRIPTS / "prefect"
     for words in (("work-pool", "create", "ddoq", "--type", "process"), ("--no-prompt", "deploy", "--all")):
         result = start(prefect, *words, **api).result()

@@ -1,4 +1,4 @@
-"""The catalogue on a real Prefect server, with a process work pool and a worker, as the README tells it."""
+"""The catalogue on a real Prefect server, with a process work pool and a worker, as docs/prefect.md tells it."""
 
 from __future__ import annotations
 

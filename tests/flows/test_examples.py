@@ -1,4 +1,4 @@
-"""The examples that read what a run has made; the README's student is the one in examples/."""
+"""The examples that read what a run has made; the student of docs/use-the-set.md is the one in examples/."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_the_student(finished: tuple[Path, Result], tmp_path: Path) -> None:
     assert len(losses) == 20 and losses[-1] < losses[0]
 
 
-def test_the_readme_shows_the_student() -> None:
-    shown = re.findall(r"```python\n(import torch\n.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
+def test_the_page_shows_the_student() -> None:
+    shown = re.findall(r"```python\n(import torch\n.*?)```", (REPOSITORY / "docs" / "use-the-set.md").read_text(), re.S)
     code = (REPOSITORY / "examples" / "student.py").read_text()
     assert len(shown) == 1
     assert [line for line in code.splitlines() if "print(" not in line][2:] == shown[0].splitlines()
