@@ -20,7 +20,7 @@ from tests.places import REPOSITORY
 DOCS = REPOSITORY / "docs"
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 FENCE = re.compile(
-    r"^(?:<!-- (?P<marker>not run|in the background): (?P<told>.+) -->\n)?"
+    r"^(?:<!-- (?P<marker>not run|in the background): (?P<told>[^\n]+) -->\n)?"
     r"```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )

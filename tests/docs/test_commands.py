@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from flows.cli import app
 from flows.catalogue import load_recipe
+from flows.cli import app
 from tests.docs.pages import PAGES, blocks, commands
 from tests.places import REPOSITORY
 

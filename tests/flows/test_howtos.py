@@ -1,6 +1,6 @@
 """Every block of the pages is run as it stands, in a folder that has what a reader has prepared.
 
-Sizes are tiny by what ddoq offers its users: a prefect.yaml in the folder, whose recipes replace those of the catalogue.
+Sizes are tiny by what ddoq offers its users: a prefect.yaml in the folder, whose recipes replace those of that name.
 `runs/` is that of the tests' finished run, so that what a page's digits have in common with it is there.
 """
 
@@ -12,22 +12,23 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from flows.catalogue import load_recipe
-from storage.names import file_name
 from tests.docs.pages import DOCS, Block, blocks
 from tests.flows.conftest import IPC, SCRIPTS, TINY, Command, Result, Services, start, wait_until
-from tests.flows.test_given import random_set
 from tests.miniature import changes, write_images, write_models
 from tests.places import REPOSITORY
+from tests.storage.sources.test_archives import write_tar
 
 TWO = {"ddoq": {}, "random": {"decode": {"method": "random"}, "weights": "uniform"}}
 SMALL = ["images.size_px=16", "minutes=null", "ipc=2", f"methods={json.dumps(TWO)}", "teacher.min_gain=0"]
@@ -52,38 +53,24 @@ def write_catalogue(folder: Path, models: dict[str, Path] | None = None) -> None
 
 def write_birds(folder: Path) -> None:
     """A folder of class folders, and the same pictures in tars, WebDataset's shards and parquet."""
-    import tarfile
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rng, rows = np.random.default_rng(0), []
-    shards = [tarfile.open(folder / "shards" / name, "w") for name in _made(folder / "shards", SHARDS)]
+    rng, rows = np.random.default_rng(0), list[dict[str, object]]()
+    shards: dict[str, dict[str, bytes]] = {"train-000": {}, "train-001": {}, "val-000": {}}
     for k, name in enumerate(("finch", "heron", "owl")):
         place = folder / "birds" / name
         place.mkdir(parents=True)
-        for i in range(24):
+        for i, shard in zip(range(24), 8 * list(shards), strict=True):
             pixels = (60 * k + rng.integers(0, 120, (20, 20, 3))).astype(np.uint8)
             Image.fromarray(pixels).save(place / f"{i:02}.jpg")
-            rows.append({"image": {"bytes": (place / f"{i:02}.jpg").read_bytes(), "path": None}, "label": k})
-            (folder / "label.cls").write_text(str(k))
-            shards[i % 3].add(place / f"{i:02}.jpg", f"{name}-{i:02}.jpg")
-            shards[i % 3].add(folder / "label.cls", f"{name}-{i:02}.cls")
-        with tarfile.open(folder / f"birds-{k}.tar", "w") as tar:
-            tar.add(place, name)
-    for shard in shards:
-        shard.close()
+            data = (place / f"{i:02}.jpg").read_bytes()
+            shards[shard] |= {f"{name}-{i:02}.jpg": data, f"{name}-{i:02}.cls": str(k).encode()}
+            rows.append({"image": {"bytes": data, "path": None}, "label": k})
+        members = {f"{name}/{file.name}": file.read_bytes() for file in sorted(place.iterdir())}
+        write_tar(folder / f"birds-{k}.tar", members)
+    for shard, members in shards.items():
+        write_tar(folder / "shards" / f"{shard}.tar", members)
     (folder / "parquet").mkdir()
     for split in ("train", "validation"):
         pq.write_table(pa.Table.from_pylist(rows), folder / "parquet" / f"{split}-00000-of-00001.parquet")
-
-
-SHARDS = ("train-000.tar", "train-001.tar", "val-000.tar")
-
-
-def _made(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
-    folder.mkdir(parents=True)
-    return names
 
 
 def write_sets(folder: Path) -> None:
@@ -162,13 +149,8 @@ def write(block: Block, folder: Path) -> None:
 
 def wait_for(command: Command, told: str) -> None:
     """Return as soon as a command has printed a text; what comes later is read and dropped."""
+    lines: list[str] = []
     for pipe in (command.process.stdout, command.process.stderr):
         assert pipe
-    told_already: list[str] = []
-
-    def read(lines: Iterator[str]) -> None:
-        told_already.extend(lines)
-
-    threading.Thread(target=read, args=(command.process.stdout,), daemon=True).start()
-    threading.Thread(target=read, args=(command.process.stderr,), daemon=True).start()
-    wait_until(lambda: told in "".join(told_already), 60, f"it prints {told!r}")
+        threading.Thread(target=lines.extend, args=(pipe,), daemon=True).start()
+    wait_until(lambda: told in "".join(lines), 120, f"it prints {told!r}")
