@@ -14,6 +14,7 @@ from storage.errors import UserError
 from storage.files import has_checksum, list_files
 from storage.frame import MARKS, PLAN, RECORD, ROOT, damaged_frame, is_artifact, stores_of
 from storage.index import Index
+from storage.packs import packs_of
 from storage.record import FileStamp, Mark, Record, damaged_files, load_mark, load_saved, mark_path
 from storage.zarr_store import block_names, unreadable_images
 
@@ -60,7 +61,8 @@ def describe(path: Path) -> str:
     lines += _refused(folder, stamps)
     sizes = [file.stat().st_size for file in list_files(folder)]
     lines.append(f"size: {sum(sizes):,} bytes in {len(sizes)} files")
-    return "\n".join(lines + [line for store in stores_of(folder) for line in _tree(store, stamps)])
+    packed = {name for mark in marks.values() for name in mark.facts.get("classes", [])}
+    return "\n".join(lines + [line for store in stores_of(folder) for line in _tree(store, stamps, len(packed))])
 
 
 def _refused(folder: Path, stamps: dict[str, FileStamp]) -> list[str]:
@@ -74,10 +76,12 @@ def _refused(folder: Path, stamps: dict[str, FileStamp]) -> list[str]:
     return [f"refused: {image['path']}: {image['reason']}" for image in images]
 
 
-def _tree(store: Path, stamps: dict[str, FileStamp]) -> list[str]:
-    """A zarr store's classes with their arrays; what cut-off writes left is not shown."""
+def _tree(store: Path, stamps: dict[str, FileStamp], num_packed: int) -> list[str]:
+    """A zarr store's groups, each of a class or of a pack of such, with their arrays; what cut-off writes left is not
+    shown."""
     names = sorted(p.name for p in store.iterdir() if p.is_dir() and not p.name.endswith(".partial"))
-    lines = [f"{store.name}: {len(names)} classes"]
+    packed = num_packed > len(names)
+    lines = [f"{store.name}: {f'{num_packed} classes in {len(names)} groups' if packed else f'{len(names)} classes'}"]
     lines += [f"  {name}: {_arrays(store / name, stamps)}" for name in names[:SHOWN]]
     return lines + ([f"  and {len(names) - SHOWN} more"] if len(names) > SHOWN else [])
 
@@ -111,7 +115,8 @@ def _expected_units(artifact: Artifact) -> list[str]:
     ):
         return []
     counts = Index.read(shard.path / "index").counts("train")
-    return [u for name, n in counts.items() for u in (block_names(name, n) if artifact.stage == "encode" else [name])]
+    totals = packs_of(artifact, counts).totals(counts)
+    return [u for pack, n in totals.items() for u in (block_names(pack, n) if artifact.stage == "encode" else [pack])]
 
 
 # --- verify --------------------------------------------------------------------------------------------
@@ -212,13 +217,18 @@ class Forgetting:
 
 
 def forgetting(path: Path, units: list[str]) -> Forgetting:
-    """What dropping these units of an artifact's folder, or all where none is named, would drop. Raises NoArtifact."""
+    """What dropping these units of an artifact's folder, or those with classes of these names, would drop; or all where
+    none is named. Raises NoArtifact."""
     artifact = _artifact(path)
     known = artifact.marks() if units else {}
-    unknown = [unit for unit in units if unit not in known]
-    if unknown:
-        raise NoArtifact(f"{path} has no unit {unknown[0]!r}: it has {', '.join(known) or 'none'}")
-    return Forgetting(artifact, tuple(dict.fromkeys(units)))
+    found: dict[str, None] = {}
+    for name in units:
+        of_class = [unit for unit, mark in known.items() if name in mark.facts.get("classes", ())]
+        own = [name] if name in known else of_class
+        if not own:
+            raise NoArtifact(f"{path} has no unit {name!r}: it has {', '.join(known) or 'none'}")
+        found |= dict.fromkeys(own)
+    return Forgetting(artifact, tuple(found))
 
 
 def _artifact(path: Path) -> Artifact:

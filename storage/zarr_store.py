@@ -1,4 +1,7 @@
-"""Zarr stores with one group per class, readable by plain `zarr.open`.
+"""Zarr stores with one group per pack of classes (storage/packs.py), readable by plain `zarr.open`.
+
+In a pack's arrays the classes follow each other along the first axis. Its group names its `classes`, and each array has
+their `sizes` there. A class that is a pack by itself has the group of its name.
 
 Chunks are compressed with zstd and carry a checksum, and missing floats read as NaN. Arrays have named axes and say
 what they hold, so that xarray opens a store as a tree; the metadata of a finished one is consolidated by its artifact
@@ -7,11 +10,11 @@ what they hold, so that xarray opens a store as a tree; the metadata of a finish
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -23,9 +26,10 @@ from zarr.storage import MemoryStore
 from storage.files import whole_folder
 from storage.frame import ROOT, write_root
 from storage.names import file_name
+from storage.packs import ALONE, BLOCK_IMAGES, Packs
 
-BLOCK_IMAGES = 2048  # images in one shard of latents: the unit that one task writes
 CHUNK_IMAGES = 64  # images that are decompressed together
+CHUNK_BYTES = 1 << 20  # of an array of several classes that is decompressed as a whole
 
 
 @dataclass(frozen=True)
@@ -56,36 +60,36 @@ def codec() -> ZstdCodec:
 
 
 class LatentStore:
-    """`latents.zarr`: per class `latents (n, C, H, W) float16` and `rows (n,) int64` of the index.
+    """`latents.zarr`: per pack `latents (n, C, H, W) float16` and `rows (n,) int64` of the index.
 
-    check  is asked about each unit "<class>/<block>" that is read
+    check  is asked about each unit "<pack>/<block>" that is read
     """
 
-    def __init__(self, path: Path, check: Check = _as_it_is) -> None:
-        self.path, self._check = path, check
+    def __init__(self, path: Path, check: Check = _as_it_is, packs: Packs = ALONE) -> None:
+        self.path, self._check, self._packs = path, check, packs
 
-    def prepare_class(self, name: str, rows: NDArray[np.int64], shape: tuple[int, ...]) -> None:
-        """Make the empty arrays of a class, before any of its latents. Those that are there to the last bit are kept;
-        of others all blocks are gone too, as the metadata is a part of each."""
-        folder = class_folder(self.path, name)
-        files = _arrays_of(name, rows, shape)
+    def prepare_pack(self, pack: str, rows: Mapping[str, NDArray[np.int64]], shape: tuple[int, ...]) -> None:
+        """Make the empty arrays of a pack, of whose classes these are the rows, before any of its latents. Those that
+        are there to the last bit are kept; of others all blocks are gone too, as the metadata is a part of each."""
+        folder = group_folder(self.path, pack)
+        files = _arrays_of(pack, rows, shape)
         if folder.exists() and _holds(folder, files):
             return
         write_root(self.path)
         with whole_folder(folder, durable=False) as scratch:  # whoever commits the unit brings it to the disk
             _write_out(files, scratch)
 
-    def write_block(self, name: str, block: int, latents: NDArray[np.float16]) -> list[Path]:
+    def write_block(self, pack: str, block: int, latents: NDArray[np.float16]) -> list[Path]:
         """Write one shard (at most BLOCK_IMAGES, C, H, W). Returns the files that make it up."""
-        array = zarr.open_array(class_folder(self.path, name) / "latents", mode="r+")
+        folder = group_folder(self.path, pack)
+        array = zarr.open_array(folder / "latents", mode="r+")
         start = block * BLOCK_IMAGES
         expected = min(BLOCK_IMAGES, array.shape[0] - start)
         if latents.shape != (expected, *array.shape[1:]):
             raise ValueError(
-                f"block {block} of class {name} takes {(expected, *array.shape[1:])}, got {latents.shape}: it must be "
+                f"block {block} of {pack} takes {(expected, *array.shape[1:])}, got {latents.shape}: it must be "
                 "written whole, by one writer"
             )
-        folder = class_folder(self.path, name)
         chunk = folder / "latents" / "c" / "/".join([str(block)] + ["0"] * (array.ndim - 1))
         chunk.unlink(missing_ok=True)  # zarr would read a last shard that is there, damaged or not, to fill it up
         array[start : start + expected] = latents
@@ -93,51 +97,57 @@ class LatentStore:
 
     def read_class(self, name: str) -> NDArray[np.float16]:
         """Latents (n, C, H, W) of a class, in the order of `rows`."""
-        self._check(f"{name}/0")  # which has the class's metadata
-        array = self._array(name, "latents")
-        for unit in block_names(name, array.shape[0])[1:]:
+        array, own = self._open(name, "latents")
+        pack, _ = self._packs.place(name)
+        for unit in block_names(pack, array.shape[0])[1:]:
             self._check(unit)
-        return np.asarray(array[:])
+        return np.asarray(array[own])
 
     def read_block(self, name: str, block: int) -> NDArray[np.float16]:
         """The latents of one block of a class, (BLOCK_IMAGES, C, H, W), or fewer in the last one."""
-        self._check(f"{name}/0")  # which has the class's metadata
-        self._check(f"{name}/{block}")
-        return np.asarray(self._array(name, "latents")[block * BLOCK_IMAGES : (block + 1) * BLOCK_IMAGES])
+        array, own = self._open(name, "latents")
+        self._check(f"{self._packs.place(name)[0]}/{block}")
+        start = own.start + block * BLOCK_IMAGES
+        return np.asarray(array[start : min(start + BLOCK_IMAGES, own.stop)])
 
     def read_blocks(self, name: str) -> Iterator[NDArray[np.float16]]:
         """The latents of a class block after block, one at a time in memory."""
-        self._check(f"{name}/0")
-        for block in range(len(block_names(name, self._array(name, "latents").shape[0]))):
+        own = self._open(name, "latents")[1]
+        for block in range(len(block_names(name, own.stop - own.start))):
             yield self.read_block(name, block)
 
     def read_some(self, name: str, images: NDArray[np.int64]) -> NDArray[np.float16]:
         """Latents (m, C, H, W) of some images (m,) of a class."""
-        self._check(f"{name}/0")
+        array, own = self._open(name, "latents")
         for block in sorted(set((images // BLOCK_IMAGES).tolist())):
-            self._check(f"{name}/{block}")
-        return np.asarray(self._array(name, "latents").oindex[images])
+            self._check(f"{self._packs.place(name)[0]}/{block}")
+        return np.asarray(array.oindex[own.start + images])
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """(C, H, W) of the latents of a class."""
-        self._check(f"{name}/0")
-        return tuple(self._array(name, "latents").shape[1:])
+        return tuple(self._open(name, "latents")[0].shape[1:])
 
     def read_rows(self, name: str) -> NDArray[np.int64]:
         """Rows of the index (n,) that the class's latents were made from."""
-        self._check(f"{name}/0")
-        return np.asarray(self._array(name, "rows")[:])
+        rows, own = self._open(name, "rows")
+        return np.asarray(rows[own])
 
-    def _array(self, name: str, array: str) -> zarr.Array[Any]:
-        return zarr.open_array(class_folder(self.path, name) / array, mode="r")
+    def _open(self, name: str, key: str) -> tuple[zarr.Array[Any], slice]:
+        """An array of the pack of a class, and where the class lies in it."""
+        pack, k = self._packs.place(name)
+        self._check(f"{pack}/0")  # which has the pack's metadata
+        array = zarr.open_array(group_folder(self.path, pack) / key, mode="r")
+        return array, _own(array, k)
 
 
-def _arrays_of(name: str, rows: NDArray[np.int64], shape: tuple[int, ...]) -> dict[str, Buffer]:
-    """The files of a class, its rows written and its latents (n, *shape) not."""
-    n, files = len(rows), dict[str, Buffer]()
+def _arrays_of(pack: str, rows: Mapping[str, NDArray[np.int64]], shape: tuple[int, ...]) -> dict[str, Buffer]:
+    """The files of a pack, its rows written and its latents (n, *shape) not."""
+    sizes, files = [len(own) for own in rows.values()], dict[str, Buffer]()
+    n = sum(sizes)
     shard = -(-min(n, BLOCK_IMAGES) // CHUNK_IMAGES) * CHUNK_IMAGES
-    group = zarr.open_group(MemoryStore(files), mode="w", attributes={"name": name})
-    group.create_array("rows", data=rows, compressors=codec(), **_told(ROWS, 1))
+    group = zarr.open_group(MemoryStore(files), mode="w", attributes={"name": pack, "classes": list(rows)})
+    together = np.concatenate(list(rows.values()))
+    group.create_array("rows", data=together, compressors=codec(), **_told(ROWS, 1, sizes))
     group.create_array(
         "latents",
         shape=(n, *shape),
@@ -146,16 +156,24 @@ def _arrays_of(name: str, rows: NDArray[np.int64], shape: tuple[int, ...]) -> di
         shards=(shard, *shape),
         compressors=codec(),
         fill_value=float("nan"),
-        **_told(LATENTS, 1 + len(shape)),
+        **_told(LATENTS, 1 + len(shape), sizes),
     )
     return files
 
 
-def _told(meaning: Meaning | None, num_axes: int) -> dict[str, Any]:
-    """What `create_array` is told of an array's meaning, if it has one."""
+def _told(meaning: Meaning | None, num_axes: int, sizes: Sequence[int] | None) -> dict[str, Any]:
+    """What `create_array` is told of an array's meaning, if it has one, and of its classes."""
+    attributes: dict[str, Any] = {} if sizes is None else {"sizes": list(sizes)}
     if meaning is None:
-        return {}
-    return {"dimension_names": meaning.axes[:num_axes], "attributes": {"long_name": meaning.long_name}}
+        return {"attributes": attributes}
+    return {"dimension_names": meaning.axes[:num_axes], "attributes": {"long_name": meaning.long_name, **attributes}}
+
+
+def _own(array: zarr.Array[Any], k: int) -> slice:
+    """Where the k-th class of a pack lies along the first axis."""
+    sizes = cast("list[int]", array.attrs.get("sizes", [array.shape[0]]))
+    start = sum(sizes[:k])
+    return slice(start, start + sizes[k])
 
 
 def _holds(folder: Path, files: Mapping[str, Buffer]) -> bool:
@@ -167,14 +185,32 @@ def _holds(folder: Path, files: Mapping[str, Buffer]) -> bool:
 
 
 class ClassStore:
-    """`prototypes.zarr`, `images.zarr`: per class a few small arrays, written and replaced as one.
+    """`prototypes.zarr`, `images.zarr`: per class a few small arrays, those of a pack written and replaced as one.
 
-    check     is asked about each class that is read
+    check     is asked about each pack that is read
     meanings  of the arrays, by their names
     """
 
-    def __init__(self, path: Path, check: Check = _as_it_is, meanings: Meanings | None = None) -> None:
-        self.path, self._check, self._meanings = path, check, meanings or {}
+    def __init__(
+        self, path: Path, check: Check = _as_it_is, meanings: Meanings | None = None, packs: Packs = ALONE
+    ) -> None:
+        self.path, self._check, self._meanings, self._packs = path, check, meanings or {}, packs
+
+    def write_pack(self, pack: str, classes: Mapping[str, Mapping[str, NDArray[Any]]], **attributes: Any) -> list[Path]:
+        """Write the arrays of a pack's classes, all of the same names. Returns the folder they are in.
+
+        Each is one file; a large one of several classes is cut into chunks of a class, so that one is read alone.
+        """
+        own = list(classes.values())
+        sizes = {key: [len(arrays[key]) for arrays in own] for key in own[0]}
+        joined = {key: np.concatenate([arrays[key] for arrays in own]) for key in sizes} if own[1:] else own[0]
+        cuts = {}
+        for key, array in joined.items():
+            longest, rest = max(sizes[key]), array.shape[1:]
+            if array.nbytes > CHUNK_BYTES and longest < len(array):
+                whole = -(-len(array) // longest) * longest
+                cuts[key] = {"chunks": (longest, *rest), "shards": (whole, *rest)}
+        return self._write(pack, joined, cuts, sizes, {"classes": list(classes), **attributes})
 
     def write_class(
         self,
@@ -183,41 +219,65 @@ class ClassStore:
         chunks: Mapping[str, tuple[int, ...]] | None = None,
         **attributes: Any,
     ) -> list[Path]:
-        """Write the arrays of a class, each in chunks of this shape, else in one. Returns the folder they are in."""
+        """Write the arrays of what has a group of its own, each in chunks of this shape, else in one. Returns the
+        folder they are in."""
+        return self._write(
+            name, arrays, {key: {"chunks": shape} for key, shape in (chunks or {}).items()}, {}, attributes
+        )
+
+    def _write(
+        self,
+        pack: str,
+        arrays: Mapping[str, NDArray[Any]],
+        cuts: Mapping[str, dict[str, tuple[int, ...]]],
+        sizes: Mapping[str, list[int]],
+        attributes: dict[str, Any],
+    ) -> list[Path]:
         write_root(self.path)
-        folder = class_folder(self.path, name)
+        folder = group_folder(self.path, pack)
         with whole_folder(folder, durable=False) as scratch:  # whoever commits the unit brings it to the disk
             files: dict[str, Buffer] = {}
-            group = zarr.open_group(MemoryStore(files), mode="w", attributes={"name": name, **attributes})
+            group = zarr.open_group(MemoryStore(files), mode="w", attributes={"name": pack, **attributes})
             for key, value in arrays.items():
-                shape = value.shape if chunks is None else chunks[key]
-                told = _told(self._meanings.get(key), value.ndim)
-                group.create_array(key, data=value, chunks=shape, compressors=codec(), **told)
+                told = _told(self._meanings.get(key), value.ndim, sizes.get(key))
+                cut = cuts.get(key, {"chunks": value.shape})
+                group.create_array(key, data=value, compressors=codec(), **cut, **told)
             _write_out(files, scratch)
         return [folder]
 
     def read_class(self, name: str) -> dict[str, NDArray[Any]]:
         """All arrays of a class by name."""
-        self._check(name)
-        group = zarr.open_group(class_folder(self.path, name), mode="r")
-        return {key: np.asarray(array[:]) for key, array in group.arrays()}
+        pack, k = self._packs.place(name)
+        self._check(pack)
+        group = zarr.open_group(group_folder(self.path, pack), mode="r")
+        return {key: np.asarray(array[_own(array, k)]) for key, array in group.arrays()}
 
     def read_array(self, name: str, key: str) -> NDArray[Any]:
         """One array of a class."""
-        return np.asarray(self._array(name, key)[:])
+        array, own = self._open(name, key)
+        return np.asarray(array[own])
 
     def shape_of(self, name: str, key: str) -> tuple[int, ...]:
         """The shape of one array of a class."""
-        return tuple(self._array(name, key).shape)
+        array, own = self._open(name, key)
+        return (own.stop - own.start, *array.shape[1:])
 
-    def _array(self, name: str, key: str) -> zarr.Array[Any]:
-        self._check(name)
-        return zarr.open_array(class_folder(self.path, name) / key, mode="r")
+    def _open(self, name: str, key: str) -> tuple[zarr.Array[Any], slice]:
+        """An array of the pack of a class, and where the class lies in it."""
+        pack, k = self._packs.place(name)
+        self._check(pack)
+        array = zarr.open_array(group_folder(self.path, pack) / key, mode="r")
+        return array, _own(array, k)
 
     def open_class(self, name: str) -> dict[str, zarr.Array[Any]]:
-        """The arrays of a class, of which `read_part` reads parts: their shapes and chunks, nothing they hold."""
+        """The arrays of what has a group of its own, of which `read_part` reads parts: their shapes and chunks, nothing
+        they hold."""
         self._check(name, lambda file: file.endswith(f"/{ROOT}"))
-        return dict(zarr.open_group(class_folder(self.path, name), mode="r").arrays())
+        return dict(zarr.open_group(group_folder(self.path, name), mode="r").arrays())
+
+    def keys_of(self, name: str) -> set[str]:
+        """The names of the arrays of a class."""
+        return set(self.open_class(self._packs.place(name)[0]))
 
     def read_part(self, name: str, array: zarr.Array[Any], part: tuple[slice, ...]) -> NDArray[Any]:
         """A part of an opened array, by slices of its first axes. The chunks that it lies in are checked and read."""
@@ -237,14 +297,14 @@ def _write_out(files: Mapping[str, Buffer], folder: Path) -> None:
         (folder / at).write_bytes(content.to_bytes())
 
 
-def class_folder(store: Path, name: str) -> Path:
-    """The folder of a class in a store."""
-    return store / file_name(name)
+def group_folder(store: Path, pack: str) -> Path:
+    """The folder of a pack in a store."""
+    return store / file_name(pack)
 
 
-def block_names(name: str, num_images: int) -> list[str]:
-    """Units of a class's latents: "<class>/<block>"."""
-    return [f"{name}/{block}" for block in range(-(-num_images // BLOCK_IMAGES))]
+def block_names(pack: str, num_images: int) -> list[str]:
+    """Units of a pack's latents: "<pack>/<block>"."""
+    return [f"{pack}/{block}" for block in range(-(-num_images // BLOCK_IMAGES))]
 
 
 def unreadable_images(chunk_file: Path) -> str:

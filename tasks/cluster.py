@@ -16,17 +16,18 @@ from storage.clock import Clock
 from storage.errors import UsageError
 from storage.index import Index
 from storage.lease import to_make
+from storage.packs import Packs, neighbours
 from storage.zarr_store import block_names
 from tasks.inputs.cached import cached
 from tasks.inputs.plan import CLASSES_PER_TASK, Work, batches_of
-from tasks.inputs.stores import index_of, latent_content, latents_of, prototypes_of
+from tasks.inputs.stores import index_of, latent_content, latents_of, packed, prototypes_of
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import ClusterConfig
 
 if TYPE_CHECKING:
     from ddoq_core import Quantization
 
-VERSION = 1
+VERSION = 2
 IMAGES_TOGETHER = 16_384  # of classes that a GPU quantises at once: 2 GiB at d = 16,384 in half precision and float32
 IMAGES_IN_MEMORY = 16_384  # of one class: 5 GiB at d = 16,384. It is the same for all machines, as it changes results
 
@@ -44,13 +45,14 @@ def plan(recipe: Recipe, method: str, seed: int, latents: Artifact) -> Work:
     num_points = recipe.num_points(method)
     settings = {**identity(config, largest), "num_points": num_points, "seed": seed}
     artifact = Artifact(latents.root, "cluster", VERSION, settings, {"encode": latents}, label=config.method)
-    costs = {name: max(n, IMAGES_IN_MEMORY // CLASSES_PER_TASK) for name, n in counts.items()}
+    packs = packed(artifact)
+    costs = packs.totals({name: max(n, IMAGES_IN_MEMORY // CLASSES_PER_TASK) for name, n in counts.items()})
     return Work(
         artifact,
         cluster,
         (config, num_points, seed),
-        units=len(counts),
-        batches=batches_of(costs, IMAGES_IN_MEMORY),
+        units=len(packs.classes),
+        batches=batches_of(packs, costs, IMAGES_IN_MEMORY),
         gpu=config.method == "exact" and largest <= IMAGES_IN_MEMORY,
         shares=largest > IMAGES_IN_MEMORY,
     )
@@ -63,10 +65,10 @@ def identity(config: ClusterConfig, largest: int) -> dict[str, Any]:
     return {**config.model_dump(exclude=set() if config.has_starts else {"num_starts"}), **order, **blocks}
 
 
-def units(artifact: Artifact, index: Index, class_names: tuple[str, ...] | None = None) -> dict[str, str]:
-    """Classes, each with the hash of its latents."""
-    counts = index.counts("train")
-    return {c: latent_content(artifact.parents["encode"], c, counts[c]) for c in class_names or index.classes}
+def units(artifact: Artifact, index: Index, names: tuple[str, ...] | None = None) -> dict[str, str]:
+    """Packs, some or all, each with the hash of its latents, which are packed alike."""
+    totals = packed(artifact).totals(index.counts("train"))
+    return {pack: latent_content(artifact.parents["encode"], pack, totals[pack]) for pack in names or totals}
 
 
 @task(task_run_name="cluster-{artifact.label}-{artifact.digest}-{batch}")
@@ -75,25 +77,25 @@ def cluster(
     config: ClusterConfig,
     num_points: int,
     seed: int,
-    class_names: tuple[str, ...],
+    names: tuple[str, ...],
     batch: str,
     share: Share = lambda: nullcontext(map),
 ) -> State | str:
-    """Quantise each of these classes that the store does not hold yet. The blocks of a large one may be shared out."""
+    """Quantise the classes of each of these packs that the store does not hold yet. The blocks of a large class may be
+    shared out."""
     index = index_of(artifact)
-    wanted = units(artifact, index, class_names)
+    wanted, packs = units(artifact, index, names), packed(artifact)
     if not artifact.missing(wanted) and artifact.is_done():
         return cached(artifact)
-    counts = index.counts("train")
+    totals = packs.totals(index.counts("train"))
     most = IMAGES_TOGETHER if quantises_together(config) else 0
-    groups = batches_of({name: counts[name] for name in class_names}, most)
-    for _, names in to_make(artifact, wanted, [group.class_names for group in groups]):
-        own = {name: wanted[name] for name in names}
-        if sum(counts[name] for name in own) > IMAGES_IN_MEMORY:  # which are one class
+    for _, missing in to_make(artifact, wanted, neighbours({pack: totals[pack] for pack in names}, most)):
+        own = {pack: wanted[pack] for pack in missing}
+        if sum(totals[pack] for pack in own) > IMAGES_IN_MEMORY:  # which are one class
             _cluster_blocks(artifact, config, num_points, seed, *own.popitem(), share)
         else:
-            _cluster_group(artifact, config, num_points, seed, own)
-    artifact.finish_if_whole(len(index.classes), lambda: units(artifact, index))
+            _cluster_group(artifact, config, num_points, seed, packs, own)
+    artifact.finish_if_whole(len(totals), lambda: units(artifact, index))
     return str(artifact)
 
 
@@ -105,19 +107,22 @@ def quantises_together(config: ClusterConfig) -> bool:
 
 
 def _cluster_group(
-    artifact: Artifact, config: ClusterConfig, num_points: int, seed: int, wanted: dict[str, str]
+    artifact: Artifact, config: ClusterConfig, num_points: int, seed: int, packs: Packs, wanted: dict[str, str]
 ) -> None:
-    """Quantise these classes (name → hash of inputs) and commit each."""
+    """Quantise the classes of these packs (name → hash of inputs) and commit each pack."""
     from ddoq_core.seeds import derive_seed
 
     latents, together = latents_of(artifact.parents["encode"]), Clock()
+    names = [name for pack in wanted for name in packs.classes[pack]]
     with together("read"):
-        classes = [latents.read_class(name) for name in wanted]  # each (n, C, H, W) float16
+        classes = [latents.read_class(name) for name in names]  # each (n, C, H, W) float16
     with together("compute"):
-        seeds = [derive_seed(seed, "cluster", name) for name in wanted]
-        found = _quantized([z.reshape(len(z), -1) for z in classes], num_points, config, seeds)
-    for (name, inputs), z, q in zip(wanted.items(), classes, found, strict=True):
-        _write(artifact, name, q, z.shape[1:], inputs, together.share(len(wanted)), "in memory")
+        seeds = [derive_seed(seed, "cluster", name) for name in names]
+        quantized = _quantized([z.reshape(len(z), -1) for z in classes], num_points, config, seeds)
+    found, shape = dict(zip(names, quantized, strict=True)), classes[0].shape[1:]
+    for pack, inputs in wanted.items():
+        own = {name: found[name] for name in packs.classes[pack]}
+        _write(artifact, pack, own, shape, inputs, together.share(len(wanted)), "in memory")
 
 
 def _cluster_blocks(
@@ -134,7 +139,7 @@ def _cluster_blocks(
     with clock("compute"), share() as each:
         blocks = Blocks(partial(_read_block, encode, name), num_blocks, each)
         q = quantize_blocks(blocks, num_points, method=config.method, seed=own, **_starts(config))
-    _write(artifact, name, q, latents_of(encode).shape_of(name), inputs, clock, "in blocks")
+    _write(artifact, name, {name: q}, latents_of(encode).shape_of(name), inputs, clock, "in blocks")
 
 
 def _read_block(encode: Artifact, name: str, block: int) -> NDArray[np.float16]:
@@ -144,19 +149,31 @@ def _read_block(encode: Artifact, name: str, block: int) -> NDArray[np.float16]:
 
 
 def _write(
-    artifact: Artifact, name: str, q: Quantization, shape: tuple[int, ...], inputs: str, clock: Clock, held: str
+    artifact: Artifact,
+    pack: str,
+    found: dict[str, Quantization],
+    shape: tuple[int, ...],
+    inputs: str,
+    clock: Clock,
+    held: str,
 ) -> None:
-    """Write the prototypes of a class, whose latents of this shape were held in memory or in blocks, and commit it."""
-    arrays: dict[str, NDArray[Any]] = {
-        "centroids": q.centroids.reshape(-1, *shape),
-        "counts": q.counts,
-        "assignment": q.assignment,
-        "medoids": q.medoids,
+    """Write the prototypes of a pack by class, whose latents of this shape were held in memory or in blocks, and commit
+    it."""
+    arrays: dict[str, dict[str, NDArray[Any]]] = {
+        name: {
+            "centroids": q.centroids.reshape(-1, *shape),
+            "counts": q.counts,
+            "assignment": q.assignment,
+            "medoids": q.medoids,
+        }
+        for name, q in found.items()
     }
+    w2, inertia = [q.w2 for q in found.values()], [q.inertia for q in found.values()]
     with clock("write"):
-        files = prototypes_of(artifact).write_class(name, arrays, inertia=q.inertia, w2=q.w2)
-    facts = {"w2": q.w2, "images": len(q.assignment), "quantised": held}
-    artifact.commit(name, files, inputs=inputs, clock=clock, facts=facts)
+        files = prototypes_of(artifact).write_pack(pack, arrays, inertia=inertia, w2=w2)
+    num_images = sum(len(q.assignment) for q in found.values())
+    facts = {"w2": w2, "images": num_images, "quantised": held, "classes": list(found)}
+    artifact.commit(pack, files, inputs=inputs, clock=clock, facts=facts)
 
 
 def _starts(config: ClusterConfig) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Stage decode: pictures for every prototype, its medoid or its centroid decoded; or real ones at random, or given.
 
 A picture's float sums depend in their rounding on the batch it is in. So batches are fixed by the class list alone,
-never by what is missing: neighbouring classes whose pictures fit into one batch are a group, and a group is decoded
-whole where any of its classes is missing. Runs on CPUs are therefore the same bit for bit, however cut or shared.
+never by what is missing: neighbouring packs of classes whose pictures fit into one batch are a group, and a group is
+decoded whole where any of its packs is missing. Runs on CPUs are therefore the same bit for bit, however cut or shared.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from storage.clock import Clock
 from storage.files import sha256_of
 from storage.index import Index
 from storage.lease import to_make
+from storage.packs import Packs, neighbours
 from tasks.inputs.cached import cached
 from tasks.inputs.models import load_autoencoder, load_classifier, load_prior
 from tasks.inputs.plan import Work, batches_of_classes
 from tasks.inputs.real import read_images
-from tasks.inputs.stores import images_of, index_of, latents_of, prototypes_of
+from tasks.inputs.stores import images_of, index_of, latents_of, packed, prototypes_of
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import GIVEN_ALONE, PROMPTED, DecodeConfig, ImageConfig, PriorConfig
 from tasks.sets.given import SetError
 from tasks.sets.read import check_ipc, check_pictures, fit, open_set
 
-VERSION = 2
+VERSION = 3
 
 Names = Sequence[str]
 Arrays = dict[str, NDArray[Any]]
@@ -59,8 +60,9 @@ def plan(recipe: Recipe, method: str, seed: int, made_of: Artifact, models: Mapp
     settings = {**own, "size_px": images.size_px, **recipe.images.filters}
     label = f"{made_of.label}-{config.method}" if config.quantises else method
     artifact = Artifact(made_of.root, "decode", VERSION, settings, parents, label=label)
-    batches, gpu = batches_of_classes(class_names), config.method in READS
-    return Work(artifact, decode, (config, images, seed), units=len(class_names), batches=batches, gpu=gpu)
+    packs, gpu = packed(artifact), config.method in READS
+    batches = batches_of_classes(packs)
+    return Work(artifact, decode, (config, images, seed), units=len(packs.classes), batches=batches, gpu=gpu)
 
 
 def identity(config: DecodeConfig, prior: PriorConfig, seed: int) -> dict[str, Any]:
@@ -90,14 +92,20 @@ def given_identity(config: DecodeConfig, class_names: Names, ipc: int) -> dict[s
     }
 
 
-def units(artifact: Artifact, index: Index, class_names: Names | None = None) -> dict[str, str]:
-    """Classes, each with the hash of its prototypes and of the models; without prototypes, of what all are made of."""
+def units(artifact: Artifact, names: Names | None = None) -> dict[str, str]:
+    """Packs, some or all, each with the hash of its prototypes and of the models; without prototypes, of what all are
+    made of."""
+    packs = packed(artifact)
     if "cluster" not in artifact.parents:
-        return dict.fromkeys(class_names or index.classes, sha256_of(artifact.inputs()))
+        return dict.fromkeys(names or packs.classes, sha256_of(artifact.inputs()))
     models = {k: parent.content() for k, parent in artifact.parents.items() if k in ("autoencoder", "prior", "teacher")}
     prototypes = artifact.parents["cluster"]
-    marks = {name: prototypes.mark(name) for name in class_names or index.classes}
-    return {name: sha256_of([models, mark.content if mark else None]) for name, mark in marks.items()}
+    places, found = packed(prototypes), {}
+    for pack in names or packs.classes:
+        read = dict.fromkeys(places.place(name)[0] for name in packs.classes[pack])
+        marks = [prototypes.mark(unit) for unit in read]
+        found[pack] = sha256_of([models, [mark.content if mark else None for mark in marks]])
+    return found
 
 
 @task(task_run_name="decode-{artifact.label}-{artifact.digest}-{batch}")
@@ -106,21 +114,23 @@ def decode(
     config: DecodeConfig,
     images: ImageConfig,
     seed: int,
-    class_names: tuple[str, ...],
+    names: tuple[str, ...],
     batch: str,
 ) -> State | str:
-    """Decode each of these classes that the store does not hold yet."""
-    index = index_of(artifact)
-    wanted = units(artifact, index, class_names)
+    """Decode each of these packs that the store does not hold yet."""
+    index, packs = index_of(artifact), packed(artifact)
+    wanted = units(artifact, names)
     missing = artifact.missing(wanted)
     if not missing and artifact.is_done():
         return cached(artifact)
     if missing:
         tile = ImageConfig(size_px=images.size_px // config.mosaic)
         pictures = pictures_of(artifact, config, tile, index, seed)
-        for group, names in to_make(artifact, wanted, pictures.groups(class_names)):
-            _write_group(artifact, pictures, group, {name: wanted[name] for name in names}, config.mosaic)
-    artifact.finish_if_whole(len(index.classes), lambda: units(artifact, index))
+        num_classes = {pack: len(packs.classes[pack]) for pack in names}
+        groups = neighbours(num_classes, pictures.classes_together)
+        for group, own in to_make(artifact, wanted, groups):
+            _write_group(artifact, pictures, packs, group, {pack: wanted[pack] for pack in own}, config.mosaic)
+    artifact.finish_if_whole(len(packs.classes), lambda: units(artifact))
     return str(artifact)
 
 
@@ -135,15 +145,19 @@ def pictures_of(artifact: Artifact, config: DecodeConfig, images: ImageConfig, i
     return Decoded(artifact, config, images, index, seed)
 
 
-def _write_group(artifact: Artifact, pictures: Pictures, group: Names, missing: dict[str, str], mosaic: int) -> None:
-    """Make a group's pictures, and commit those of the classes that are missing (name → hash of inputs)."""
+def _write_group(
+    artifact: Artifact, pictures: Pictures, packs: Packs, group: Names, missing: dict[str, str], mosaic: int
+) -> None:
+    """Make the pictures of a group of packs, and commit the packs that are missing (name → hash of inputs)."""
     together = Clock()
-    found = pictures.of(group, together)
-    for name, inputs in missing.items():
-        clock, arrays = together.share(len(missing)), _in_mosaics(found[name], mosaic)
+    found = pictures.of([name for pack in group for name in packs.classes[pack]], together)
+    for pack, inputs in missing.items():
+        clock, own = together.share(len(missing)), packs.classes[pack]
+        arrays = {name: _in_mosaics(found[name], mosaic) for name in own}
         with clock("write"):
-            files = images_of(artifact).write_class(name, arrays, **pictures.attributes)
-        artifact.commit(name, files, inputs=inputs, clock=clock, facts={"images": len(arrays["images"])})
+            files = images_of(artifact).write_pack(pack, arrays, **pictures.attributes)
+        facts = {"images": sum(len(of_class["images"]) for of_class in arrays.values()), "classes": own}
+        artifact.commit(pack, files, inputs=inputs, clock=clock, facts=facts)
 
 
 def _in_mosaics(tiles: Arrays, side: int) -> Arrays:
@@ -158,12 +172,14 @@ def _in_mosaics(tiles: Arrays, side: int) -> Arrays:
 
 
 class Pictures(Protocol):
-    """Pictures of classes, group by group. `attributes` say how they were made."""
+    """Pictures of classes, group by group.
+
+    attributes        how they were made
+    classes_together  as many are a group, if a pack has no more
+    """
 
     attributes: dict[str, Any]
-
-    def groups(self, names: Names) -> list[Names]:
-        """The classes, in the groups in which their pictures are made."""
+    classes_together: int
 
     def of(self, group: Names, clock: Clock) -> dict[str, Arrays]:
         """Per class images (n, S, S, 3) uint8, the centroid (n,) of each, the seed (n,) of its noise, if any, and the
@@ -171,12 +187,10 @@ class Pictures(Protocol):
 
 
 class OneByOne(ABC):
-    """Pictures that need no model, each class alone."""
+    """Pictures that need no model, each pack alone."""
 
     attributes: dict[str, Any]
-
-    def groups(self, names: Names) -> list[Names]:
-        return [(name,) for name in names]
+    classes_together = 1
 
     def of(self, group: Names, clock: Clock) -> dict[str, Arrays]:
         with clock("read"):
@@ -226,12 +240,16 @@ class Given(OneByOne):
             raise SetError(f"{config.path} has changed since the run began: run the same command again")
         self.attributes = {"method": "given"}
 
+    def of(self, group: Names, clock: Clock) -> dict[str, Arrays]:
+        self.attributes["given_px"] = []
+        return super().of(group, clock)
+
     def of_class(self, name: str) -> Arrays:
         from ddoq_core.images import preprocess
 
         given, rows = self.set.given, self.set.rows[self.index.classes.index(name)]
         pictures = [given.picture(int(row)) for row in rows]
-        self.attributes["given_px"] = sorted({picture.size for picture in pictures})
+        self.attributes["given_px"] = sorted({*self.attributes["given_px"], *(picture.size for picture in pictures)})
         images = np.stack([preprocess(picture, self.images.size_px, self.images.resize) for picture in pictures])
         return {
             "images": images,
@@ -260,12 +278,9 @@ class Decoded:
         self.attributes: dict[str, Any] = {"method": config.method, "seed": seed, "resize": "bicubic"}
         self.num_points, _, *side = prototypes_of(self.prototypes).shape_of(index.classes[0], "centroids")
         self.batch_size = batch_size(best_device(), *side)
+        self.classes_together = max(1, self.batch_size // (self.num_points * self.num_draws * self.num_candidates))
         model = load_autoencoder(artifact.parents["autoencoder"])
         self.decoder = Decoder(model, sample, images.size_px, self.batch_size)
-
-    def groups(self, names: Names) -> list[Names]:
-        size = max(1, self.batch_size // (self.num_points * self.num_draws * self.num_candidates))
-        return [names[k : k + size] for k in range(0, len(names), size)]
 
     def of(self, group: Names, clock: Clock) -> dict[str, Arrays]:
         import torch

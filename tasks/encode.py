@@ -1,4 +1,4 @@
-"""Stage encode: real images in, latents out, a block of a class at a time."""
+"""Stage encode: real images in, latents out, a block of a pack of classes at a time."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from storage.clock import Clock
 from storage.files import sha256_of
 from storage.index import Index
 from storage.lease import to_make
+from storage.packs import Packs
 from storage.zarr_store import block_names
 from tasks.inputs.cached import Progress, cached
 from tasks.inputs.models import load_encoder
 from tasks.inputs.plan import Work, batches_of_images
 from tasks.inputs.real import cut, read_batches
-from tasks.inputs.stores import indexed, latent_blocks, latents_of
+from tasks.inputs.stores import indexed, latent_blocks, latents_of, packed
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import EncodeConfig, ImageConfig
 
-VERSION = 2
+VERSION = 3
 
 
 def plan(recipe: Recipe, shard: Artifact, model: Artifact, *, mirrored: bool = False) -> Work:
@@ -37,8 +38,9 @@ def plan(recipe: Recipe, shard: Artifact, model: Artifact, *, mirrored: bool = F
     settings = {**identity(config, images), **({"mirrored": True} if mirrored else {})}
     artifact = Artifact(shard.root, "encode", VERSION, settings, parents)
     _, index = indexed(shard)
-    batches = batches_of_images(index.counts("train"))
-    return Work(artifact, encode, (config, images, mirrored), units=num_units(index), batches=batches, gpu=True)
+    packs = packed(artifact)
+    batches, num = batches_of_images(packs, index.counts("train")), num_units(packs, index)
+    return Work(artifact, encode, (config, images, mirrored), units=num, batches=batches, gpu=True)
 
 
 def identity(config: EncodeConfig, images: ImageConfig) -> dict[str, Any]:
@@ -50,16 +52,16 @@ def identity(config: EncodeConfig, images: ImageConfig) -> dict[str, Any]:
     }
 
 
-def units(artifact: Artifact, index: Index, class_names: tuple[str, ...] | None = None) -> dict[str, str]:
-    """Units of some classes (or all), each with the hash of what it is made from."""
-    model = artifact.parents["autoencoder"].content()
-    blocks = (block for name in class_names or index.classes for block in latent_blocks(index, name).items())
+def units(artifact: Artifact, index: Index, names: tuple[str, ...] | None = None) -> dict[str, str]:
+    """Units of some packs (or all), each with the hash of what it is made from."""
+    model, packs = artifact.parents["autoencoder"].content(), packed(artifact)
+    blocks = (b for pack in names or packs.classes for b in latent_blocks(index, pack, packs.classes[pack]).items())
     return {unit: sha256_of([model, index.hashes(rows)]) for unit, rows in blocks}
 
 
-def num_units(index: Index) -> int:
+def num_units(packs: Packs, index: Index) -> int:
     """How many units the latents of a data set have."""
-    return sum(len(block_names(name, count)) for name, count in index.counts("train").items())
+    return sum(len(block_names(pack, num)) for pack, num in packs.totals(index.counts("train")).items())
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,15 @@ def encode(
     config: EncodeConfig,
     images: ImageConfig,
     mirrored: bool,
-    class_names: tuple[str, ...],
+    names: tuple[str, ...],
     batch: str,
 ) -> State | str:
-    """Encode the blocks of these classes that the store does not hold yet."""
+    """Encode the blocks of these packs that the store does not hold yet."""
     shard, index = indexed(artifact.parents["shard"])
-    wanted = units(artifact, index, class_names)
+    wanted, packs = units(artifact, index, names), packed(artifact)
     if not artifact.missing(wanted) and artifact.is_done():
         return cached(artifact)
-    rows = {unit: part for name in class_names for unit, part in latent_blocks(index, name).items()}
+    rows = {unit: part for pack in names for unit, part in latent_blocks(index, pack, packs.classes[pack]).items()}
     for _, missing in to_make(artifact, wanted, [list(wanted)]):
         writing: Future[None] | None = None
         blocks = [Block(unit, rows[unit]) for unit in missing]
@@ -96,10 +98,10 @@ def encode(
             for block, z, clock in _encoded(artifact, config, images, mirrored, shard, index, blocks):
                 if writing:
                     writing.result()
-                writing = writer.submit(_write, artifact, index, block, z, wanted[block.unit], clock)
+                writing = writer.submit(_write, artifact, packs, index, block, z, wanted[block.unit], clock)
         if writing:
             writing.result()
-    artifact.finish_if_whole(num_units(index), lambda: units(artifact, index))
+    artifact.finish_if_whole(num_units(packs, index), lambda: units(artifact, index))
     return str(artifact)
 
 
@@ -133,10 +135,13 @@ def _encoded(
         yield block, np.concatenate(parts), clock
 
 
-def _write(artifact: Artifact, index: Index, block: Block, z: NDArray[np.float16], inputs: str, clock: Clock) -> None:
-    name, number = block.unit.rsplit("/", 1)
-    store = latents_of(artifact)
+def _write(
+    artifact: Artifact, packs: Packs, index: Index, block: Block, z: NDArray[np.float16], inputs: str, clock: Clock
+) -> None:
+    pack, number = block.unit.rsplit("/", 1)
+    class_names, store = packs.classes[pack], latents_of(artifact)
     with clock("write"):
-        store.prepare_class(name, index.rows("train", name), z.shape[1:])
-        files = store.write_block(name, int(number), z)
-    artifact.commit(block.unit, files, inputs=inputs, clock=clock, facts={"images": len(z)})
+        store.prepare_pack(pack, {name: index.rows("train", name) for name in class_names}, z.shape[1:])
+        files = store.write_block(pack, int(number), z)
+    facts = {"images": len(z), "classes": class_names}
+    artifact.commit(block.unit, files, inputs=inputs, clock=clock, facts=facts)

@@ -39,7 +39,7 @@ def collect(
         "prototypes": cluster and cluster.config,
         "pictures": decode.config,
         "W2 of the mass-weighted prototypes, mean over classes": cluster
-        and fmean(mark.facts["w2"] for mark in cluster.marks().values()),
+        and fmean(w2 for mark in cluster.marks().values() for w2 in mark.facts["w2"]),
         "teacher": None if teacher is None else {"top1": teacher.record().facts.get("top1")},
         "made from": {"decode": decode.digest, **({"cluster": cluster.digest} if cluster else {})},
     }

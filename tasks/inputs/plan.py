@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from storage.artifact import Artifact
+from storage.packs import PACKS_AT_LEAST as TASKS_AT_LEAST
+from storage.packs import Packs, neighbours
 
 CLASSES_PER_TASK = 25  # a mapped task costs about 0.1 s in Prefect
 IMAGES_PER_TASK = 16_384  # where a class costs what its images cost
-TASKS_AT_LEAST = 16  # so that few classes keep all workers busy
 
 
-class ClassBatch(NamedTuple):
-    """Classes of one task, and what the task is called by."""
+class Batch(NamedTuple):
+    """Packs of classes of one task, and what the task is called by: its first and last class."""
 
-    class_names: tuple[str, ...]
+    packs: tuple[str, ...]
     name: str
 
 
 @dataclass(frozen=True)
 class Work:
-    """What completes an artifact: task(artifact, *arguments), or with *batch behind it for each batch of classes.
+    """What completes an artifact: task(artifact, *arguments), or with *batch behind it for each batch of packs.
 
     units   of the artifact, 1 for one that is made as a whole
     gpu     the task is for a worker with a GPU, where there are such
@@ -35,30 +36,24 @@ class Work:
     task: Any
     arguments: tuple[Any, ...] = ()
     units: int = 1
-    batches: tuple[ClassBatch, ...] = ()
+    batches: tuple[Batch, ...] = ()
     gpu: bool = False
     reads: tuple[Artifact, ...] = ()
     shares: bool = False
 
 
-def batches_of_classes(class_names: Sequence[str]) -> tuple[ClassBatch, ...]:
-    """Neighbouring classes in batches, where every class costs about the same."""
-    return batches_of(dict.fromkeys(class_names, 1), CLASSES_PER_TASK)
+def batches_of_classes(packs: Packs) -> tuple[Batch, ...]:
+    """Neighbouring packs in batches, where every class costs about the same."""
+    return batches_of(packs, {pack: len(own) for pack, own in packs.classes.items()}, CLASSES_PER_TASK)
 
 
-def batches_of_images(num_images: Mapping[str, int]) -> tuple[ClassBatch, ...]:
-    """Neighbouring classes in batches of about as many images, where images are what takes time."""
-    return batches_of(num_images, min(IMAGES_PER_TASK, sum(num_images.values()) // TASKS_AT_LEAST))
+def batches_of_images(packs: Packs, num_images: Mapping[str, int]) -> tuple[Batch, ...]:
+    """Neighbouring packs in batches of about as many images, where images are what takes time."""
+    most = min(IMAGES_PER_TASK, sum(num_images.values()) // TASKS_AT_LEAST)
+    return batches_of(packs, packs.totals(num_images), most)
 
 
-def batches_of(costs: Mapping[str, int], most: int) -> tuple[ClassBatch, ...]:
-    """Neighbouring classes in batches that cost at most this much, or are a single class."""
-    parts: list[list[str]] = [[]]
-    cost = 0
-    for name, more in costs.items():
-        if parts[-1] and cost + more > most:
-            parts.append([])
-            cost = 0
-        parts[-1].append(name)
-        cost += more
-    return tuple(ClassBatch(tuple(part), f"{part[0]}..{part[-1]}") for part in parts if part)
+def batches_of(packs: Packs, costs: Mapping[str, int], most: int) -> tuple[Batch, ...]:
+    """Neighbouring packs in batches that cost at most this much, or are a single pack."""
+    parts = neighbours(costs, most)
+    return tuple(Batch(part, f"{packs.classes[part[0]][0]}..{packs.classes[part[-1]][-1]}") for part in parts)

@@ -16,7 +16,8 @@ from storage.artifact import Artifact
 from storage.files import sha256_of
 from storage.index import INDEX, Index
 from storage.memory import join
-from storage.zarr_store import BLOCK_IMAGES, ClassStore, LatentStore, block_names
+from storage.packs import BLOCK_IMAGES, Packs, packs_of
+from storage.zarr_store import ClassStore, LatentStore, block_names
 from tasks.inputs import meanings
 from tasks.inputs.distilled import Distilled
 from tasks.recipe.settings import Weighting
@@ -60,19 +61,24 @@ def some_rows(index: Index, split: str, most: int) -> list[NDArray[np.int64]]:
     return [rng.permutation(index.rows(split, name))[:most] for name in some_classes(index)]
 
 
+def packed(artifact: Artifact) -> Packs:
+    """The packs of an artifact of latents, prototypes or pictures."""
+    return packs_of(artifact, index_of(artifact).counts("train"))
+
+
 def latents_of(encode: Artifact) -> LatentStore:
     """The store of an encode artifact."""
-    return LatentStore(encode.path / LATENTS, encode.check)
+    return LatentStore(encode.path / LATENTS, encode.check, packed(encode))
 
 
 def prototypes_of(cluster: Artifact) -> ClassStore:
     """The store of a cluster artifact."""
-    return ClassStore(cluster.path / PROTOTYPES, cluster.check, meanings.PROTOTYPES)
+    return ClassStore(cluster.path / PROTOTYPES, cluster.check, meanings.PROTOTYPES, packed(cluster))
 
 
 def images_of(decode: Artifact) -> ClassStore:
     """The store of a decode artifact."""
-    return ClassStore(decode.path / IMAGES, decode.check, meanings.IMAGES)
+    return ClassStore(decode.path / IMAGES, decode.check, meanings.IMAGES, packed(decode))
 
 
 def samples_of(sample: Artifact) -> ClassStore:
@@ -80,16 +86,17 @@ def samples_of(sample: Artifact) -> ClassStore:
     return ClassStore(sample.path / SAMPLES, lambda _: sample.check(SAMPLES))
 
 
-def latent_blocks(index: Index, name: str) -> dict[str, NDArray[np.int64]]:
-    """Units of a class's latents, "<class>/<block>", each with the rows of the index (n,) that it is made from."""
-    rows = index.rows("train", name)
-    units = block_names(name, len(rows))
+def latent_blocks(index: Index, pack: str, class_names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+    """Units of the latents of a pack of these classes, "<pack>/<block>", each with the rows of the index (n,) that it
+    is made from."""
+    rows = np.concatenate([index.rows("train", name) for name in class_names])
+    units = block_names(pack, len(rows))
     return {unit: rows[k * BLOCK_IMAGES : (k + 1) * BLOCK_IMAGES] for k, unit in enumerate(units)}
 
 
-def latent_content(encode: Artifact, name: str, num_images: int) -> str:
-    """Hash of a class's finished latents, or of what there is of them."""
-    marks = [encode.mark(unit) for unit in block_names(name, num_images)]
+def latent_content(encode: Artifact, pack: str, num_images: int) -> str:
+    """Hash of a pack's finished latents, or of what there is of them."""
+    marks = [encode.mark(unit) for unit in block_names(pack, num_images)]
     return sha256_of([mark.content if mark else None for mark in marks])
 
 
@@ -122,16 +129,16 @@ def _weights(decode: Artifact, name: str, rule: Weighting) -> NDArray[np.float64
 
     if "cluster" in decode.parents:
         return class_weights(prototypes_of(decode.parents["cluster"]).read_array(name, "counts"), rule)
-    arrays = images_of(decode).open_class(name)
-    if rule == "given" and "weight" in arrays:
-        return images_of(decode).read_array(name, "weight")
-    return np.ones(arrays["images"].shape[0])
+    store = images_of(decode)
+    if rule == "given" and "weight" in store.keys_of(name):
+        return store.read_array(name, "weight")
+    return np.ones(store.shape_of(name, "images")[0])
 
 
 def own_labels(decode: Artifact) -> NDArray[np.float32] | None:
     """The soft labels of a given set as logits (N, C), in the order of `distilled_set`; None where it has none."""
     store, classes = images_of(decode), index_of(decode).classes
-    if "logits" not in store.open_class(classes[0]):
+    if "logits" not in store.keys_of(classes[0]):
         return None
     return np.concatenate([store.read_array(name, "logits") for name in classes])
 

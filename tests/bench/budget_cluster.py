@@ -9,7 +9,8 @@ import numpy as np
 from flows.catalogue import load_recipe
 from storage.artifact import Artifact
 from storage.clock import Clock
-from storage.zarr_store import BLOCK_IMAGES, block_names
+from storage.packs import BLOCK_IMAGES
+from storage.zarr_store import block_names
 from tasks import cluster
 from tasks.inputs.stores import latents_of
 from tests.bench.peak import peak_bytes
@@ -30,7 +31,7 @@ def cluster_growth(root: Path) -> float:
 def _peak(root: Path, num_images: int) -> int:
     latents = Artifact(root, "encode", 1, {}, {"shard": shard_of(root, [NAME], num_images)})
     store, rng = latents_of(latents), np.random.default_rng(0)
-    store.prepare_class(NAME, np.arange(num_images), SHAPE)
+    store.prepare_pack(NAME, {NAME: np.arange(num_images)}, SHAPE)
     units = block_names(NAME, num_images)
     for block, unit in enumerate(units):
         own = min(BLOCK_IMAGES, num_images - block * BLOCK_IMAGES)

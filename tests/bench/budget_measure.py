@@ -10,7 +10,8 @@ from PIL import Image
 from flows.catalogue import load_recipe
 from storage.artifact import Artifact
 from storage.clock import Clock
-from storage.zarr_store import BLOCK_IMAGES, block_names
+from storage.packs import BLOCK_IMAGES
+from storage.zarr_store import block_names
 from tasks import measure, shard
 from tasks.inputs.stores import images_of, indexed, latents_of, prototypes_of
 from tasks.recipe.recipe import Recipe
@@ -64,7 +65,7 @@ def _write(recipe: Recipe, root: Path, num_images: int) -> Path:
     decode = Artifact(listed.root, "decode", 1, {"method": "diffusion"}, {"cluster": points})
     for name in CLASSES:
         rows = index.rows("train", name)
-        latents_of(latents).prepare_class(name, rows, LATENT)
+        latents_of(latents).prepare_pack(name, {name: rows}, LATENT)
         units = block_names(name, len(rows))
         for k, unit in enumerate(units):
             z = rng.standard_normal((len(rows[k * BLOCK_IMAGES :][:BLOCK_IMAGES]), *LATENT), np.float32)

@@ -27,6 +27,7 @@ from storage.index import INDEX, Index
 from storage.sources.listing import BATCH_ROWS, Listing, ListingBuilder, Location
 from tasks import encode
 from tasks.inputs.data import shard_artifact
+from tasks.inputs.stores import packed
 from tests.flows.conftest import SCRIPTS
 
 TRAINING, VALIDATION, CLASSES = 1_281_167, 50_000, 1000
@@ -55,7 +56,7 @@ def main(share: float) -> None:
         timed("duplicates", index.duplicates)
         artifact = unencoded(folder)
         units = timed("units", lambda: encode.units(artifact, index))
-        assert len(units) == encode.num_units(index)
+        assert len(units) == encode.num_units(packed(artifact), index)
         command = listed_before(folder / "runs", index, folder / "images")
         planned = timed("plan", lambda: subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         assert f"{len(units):,}" in planned, planned

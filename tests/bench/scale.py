@@ -23,7 +23,8 @@ from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.index import Index
 from storage.sources.listing import ListingBuilder, Location
-from storage.zarr_store import BLOCK_IMAGES, LatentStore, block_names
+from storage.packs import BLOCK_IMAGES
+from storage.zarr_store import LatentStore, block_names
 
 IMAGES, SHAPE = 1300, (4, 32, 32)
 RANK, NOISE = 64, 0.3
@@ -103,7 +104,7 @@ def _write_latents(artifact: Artifact, num_classes: int, console: Console) -> No
 
 def _write_class(artifact: Artifact, store: LatentStore, c: int, z: NDArray[np.float16]) -> list[str]:
     name = f"n{c:08d}"
-    store.prepare_class(name, np.arange(c * IMAGES, (c + 1) * IMAGES), SHAPE)
+    store.prepare_pack(name, {name: np.arange(c * IMAGES, (c + 1) * IMAGES)}, SHAPE)
     units = block_names(name, IMAGES)
     for block, unit in enumerate(units):
         own = z[block * BLOCK_IMAGES : (block + 1) * BLOCK_IMAGES]

@@ -316,7 +316,7 @@ LatentStore(Path(sys.argv[1])).write_block("a", 0, np.ones((3, 2, 2, 2), np.floa
 
 def test_what_zarr_left_when_it_was_killed_is_dropped_when_the_artifact_is_finished(artifact: Artifact) -> None:
     store, z = LatentStore(artifact.path / "latents.zarr"), np.ones((3, 2, 2, 2), np.float16)
-    store.prepare_class("a", np.arange(3), z.shape[1:])
+    store.prepare_pack("a", {"a": np.arange(3)}, z.shape[1:])
     subprocess.run([sys.executable, "-c", ZARR_KILLED, store.path], check=False)
     assert len(list(artifact.path.rglob("*.partial"))) == 1
     artifact.commit("a/0", store.write_block("a", 0, z), inputs="", clock=Clock())

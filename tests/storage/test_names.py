@@ -77,7 +77,7 @@ def test_stores_and_marks_hold_classes_of_any_name(tmp_path: Path, name: str) ->
     z = np.ones((3, 4, 2, 2), np.float16)
     [unit] = block_names(name, 3)
     for class_name in (name, "plain"):
-        latents.prepare_class(class_name, np.arange(3), (4, 2, 2))
+        latents.prepare_pack(class_name, {class_name: np.arange(3)}, (4, 2, 2))
         files = [*latents.write_block(class_name, 0, z), *classes.write_class(class_name, {"counts": np.arange(3)})]
         artifact.commit(f"{class_name}/0", files, inputs="in", clock=Clock())
     artifact.finish([unit, "plain/0"])

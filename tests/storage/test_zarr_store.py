@@ -24,7 +24,7 @@ def make_latents(n: int, seed: int = 0) -> NDArray[np.float16]:
 
 
 def write_latents(store: LatentStore, name: str, z: NDArray[np.float16]) -> list[Path]:
-    store.prepare_class(name, np.arange(len(z)) + 100, SHAPE)
+    store.prepare_pack(name, {name: np.arange(len(z)) + 100}, SHAPE)
     size = zarr_store.BLOCK_IMAGES
     return [f for b in range(len(block_names(name, len(z)))) for f in store.write_block(name, b, z[b * size :][:size])]
 
@@ -67,7 +67,7 @@ def test_plain_zarr_and_dask_read_the_latents(store: LatentStore) -> None:
 
 @pytest.mark.parametrize("n", [1, 63, 65, 2 * 64])
 def test_a_misaligned_block_is_refused_with_both_shapes(store: LatentStore, n: int) -> None:
-    store.prepare_class("n01", np.arange(64), SHAPE)
+    store.prepare_pack("n01", {"n01": np.arange(64)}, SHAPE)
     with pytest.raises(ValueError, match=rf"\(64, 4, 2, 2\), got \({n}, 4, 2, 2\).*one writer"):
         store.write_block("n01", 0, make_latents(n))
     assert np.isnan(store.read_class("n01")).all()
@@ -77,7 +77,7 @@ def test_a_class_above_a_block_is_written_in_any_order(store: LatentStore, monke
     monkeypatch.setattr(zarr_store, "BLOCK_IMAGES", 128)
     z = make_latents(130)
     assert block_names("n01", 130) == ["n01/0", "n01/1"] and block_names("n01", 128) == ["n01/0"]
-    store.prepare_class("n01", np.arange(130), SHAPE)
+    store.prepare_pack("n01", {"n01": np.arange(130)}, SHAPE)
     second = store.write_block("n01", 1, z[128:])
     assert np.isnan(store.read_class("n01")[:128]).all()
     first = store.write_block("n01", 0, z[:128])
@@ -92,7 +92,7 @@ def test_a_class_above_a_block_is_written_in_any_order(store: LatentStore, monke
 def test_preparing_again_keeps_what_is_written(store: LatentStore) -> None:
     z = make_latents(64)
     write_latents(store, "n01", z)
-    store.prepare_class("n01", np.arange(64) + 100, SHAPE)
+    store.prepare_pack("n01", {"n01": np.arange(64) + 100}, SHAPE)
     np.testing.assert_array_equal(store.read_class("n01"), z)
 
 
@@ -113,14 +113,14 @@ def test_a_class_whose_frame_is_damaged_is_made_anew(
 def test_no_flipped_bit_of_a_classs_frame_outlives_its_preparation(store: LatentStore, name: str) -> None:
     """A bit in a key of JSON leaves what zarr opens without a word."""
     rows = np.arange(70)
-    store.prepare_class("cat", rows, (4, 2, 2))
+    store.prepare_pack("cat", {"cat": rows}, (4, 2, 2))
     file = store.path / "cat" / name
     whole = file.read_bytes()
     for at in range(0, len(whole), 7):
         data = bytearray(whole)
         data[at] ^= 1 << at % 8
         file.write_bytes(data)
-        store.prepare_class("cat", rows, (4, 2, 2))
+        store.prepare_pack("cat", {"cat": rows}, (4, 2, 2))
         assert file.read_bytes() == whole, at
 
 

@@ -102,7 +102,7 @@ def decode_of(listed: Artifact, classes: Sequence[str], ipc: int, size_px: int, 
     for k, name in enumerate(classes):
         counts = np.arange(1, num_points + 1) * (k + 1)
         files = prototypes_of(points).write_class(name, {"counts": counts})
-        points.commit(name, files, inputs="", clock=Clock(), facts={"w2": 1.5 + k})
+        points.commit(name, files, inputs="", clock=Clock(), facts={"w2": [1.5 + k]})
         pictures = rng.integers(0, 256, (ipc, size_px, size_px, 3), dtype=np.uint8)
         files = images_of(decode).write_class(name, {"images": pictures, "centroid": centroid})
         decode.commit(name, files, inputs="", clock=Clock())

@@ -22,7 +22,7 @@ def work_of(pipeline: Pipeline, seed: int) -> Work:
 
 def inertias(artifact: Artifact) -> np.ndarray:
     found = [artifact.mark(name) for name in NAMES]
-    return np.array([mark.facts["w2"] ** 2 for mark in found if mark])
+    return np.array([mark.facts["w2"][0] ** 2 for mark in found if mark])
 
 
 def test_classes_together_are_quantised_as_well_as_one_by_one(
@@ -61,7 +61,7 @@ def in_blocks(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Work:
 
 
 def test_large_classes_are_quantised_in_blocks_as_well_as_in_memory(pipeline: Pipeline, in_blocks: Work) -> None:
-    assert [batch.class_names for batch in in_blocks.batches] == [(name,) for name in NAMES]
+    assert [batch.packs for batch in in_blocks.batches] == [(name,) for name in NAMES]
     assert in_blocks.shares and not in_blocks.gpu
     artifact = complete(in_blocks)
     facts = {name: mark.facts for name, mark in artifact.marks().items()}
@@ -71,7 +71,7 @@ def test_large_classes_are_quantised_in_blocks_as_well_as_in_memory(pipeline: Pi
         found, z = prototypes_of(artifact).read_class(name), latents_of(pipeline.encode).read_class(name)
         in_memory.append(quantize(z.reshape(len(z), -1), 3, num_starts=4).inertia / len(z))
         gap = z.astype(np.float64) - found["centroids"][found["assignment"]]
-        assert facts[name]["w2"] == pytest.approx(np.sqrt(np.square(gap).sum() / len(z)), rel=1e-4)
+        assert facts[name]["w2"] == [pytest.approx(np.sqrt(np.square(gap).sum() / len(z)), rel=1e-4)]
         np.testing.assert_array_equal(np.bincount(found["assignment"]), found["counts"])
     np.testing.assert_allclose(inertias(artifact).mean(), np.mean(in_memory), rtol=0.02)  # so few ask for single moves
 

@@ -159,6 +159,7 @@ def test_pictures_of_another_training_size(whole: Artifact, pipeline: Pipeline) 
     attributes = dict(zarr.open_group(images_of(artifact).path / "0").attrs)
     assert attributes == {
         "name": "0",
+        "classes": ["0"],
         "method": "diffusion",
         "seed": 0,
         "resize": "bicubic",
