@@ -22,8 +22,8 @@ from flows.server import prefect_server
 from storage.artifact import Artifact
 from storage.clock import Clock
 from storage.index import Index
-from storage.sources.listing import ListingBuilder, Location
 from storage.packs import BLOCK_IMAGES
+from storage.sources.listing import ListingBuilder, Location
 from storage.zarr_store import LatentStore, block_names
 
 IMAGES, SHAPE = 1300, (4, 32, 32)
