@@ -204,7 +204,7 @@ class ClassStore:
         own = list(classes.values())
         sizes = {key: [len(arrays[key]) for arrays in own] for key in own[0]}
         joined = {key: np.concatenate([arrays[key] for arrays in own]) for key in sizes} if own[1:] else own[0]
-        cuts = {}
+        cuts: dict[str, dict[str, Any]] = {}
         for key, array in joined.items():
             longest, rest = max(sizes[key]), array.shape[1:]
             if array.nbytes > CHUNK_BYTES and longest < len(array):
@@ -221,15 +221,14 @@ class ClassStore:
     ) -> list[Path]:
         """Write the arrays of what has a group of its own, each in chunks of this shape, else in one. Returns the
         folder they are in."""
-        return self._write(
-            name, arrays, {key: {"chunks": shape} for key, shape in (chunks or {}).items()}, {}, attributes
-        )
+        cuts = {key: {"chunks": shape} for key, shape in (chunks or {}).items()}
+        return self._write(name, arrays, cuts, {}, attributes)
 
     def _write(
         self,
         pack: str,
         arrays: Mapping[str, NDArray[Any]],
-        cuts: Mapping[str, dict[str, tuple[int, ...]]],
+        cuts: Mapping[str, dict[str, Any]],
         sizes: Mapping[str, list[int]],
         attributes: dict[str, Any],
     ) -> list[Path]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from storage import zarr_store
 from storage.artifact import Artifact, Damaged
 from storage.clock import Clock
+from storage.packs import Packs
 from storage.zarr_store import ClassStore, LatentStore, block_names
 
 SHAPE = (4, 2, 2)
@@ -224,3 +225,34 @@ def test_a_class_is_replaced_as_one(tmp_path: Path) -> None:
         store.write_class("n01", {"counts": None})  # type: ignore[dict-item]
     assert sorted(p.name for p in store.path.iterdir()) == ["n01", "zarr.json"]
     assert len(store.read_class("n01")["counts"]) == 2
+
+
+@pytest.mark.parametrize("side", [2, 200], ids=["one chunk", "a chunk a class"])
+def test_classes_of_a_pack_are_read_each_alone(tmp_path: Path, side: int) -> None:
+    packs = Packs({"a..c": ("a", "b", "c"), "d": ("d",)})
+    store, rng = ClassStore(tmp_path / "images.zarr", packs=packs), np.random.default_rng(0)
+    sizes = {"a": 2, "b": 5, "c": 3, "d": 4}
+    classes = {name: {"images": rng.integers(0, 256, (n, side, side, 3)).astype(np.uint8)} for name, n in sizes.items()}
+    for pack, names in packs.classes.items():
+        assert store.write_pack(pack, {name: classes[name] for name in names}, seed=0) == [store.path / pack]
+    for name, arrays in classes.items():
+        np.testing.assert_array_equal(store.read_array(name, "images"), arrays["images"])
+        np.testing.assert_array_equal(store.read_class(name)["images"], arrays["images"])
+        assert store.shape_of(name, "images") == arrays["images"].shape and store.keys_of(name) == {"images"}
+    group = zarr.open(store.path, mode="r")["a..c"]
+    assert (group.attrs["classes"], group["images"].attrs["sizes"]) == (["a", "b", "c"], [2, 5, 3])
+    assert group["images"].shape == (10, side, side, 3) and group["images"].chunks[0] == (10 if side == 2 else 5)
+    chunk = only_chunk(store.path / "a..c" / "images")
+    assert_no_flip_reads_wrong(chunk, lambda: zarr.open(store.path, mode="r")["a..c/images"][:], group["images"][:])
+
+
+def test_latents_of_a_pack_are_read_each_class_alone(tmp_path: Path) -> None:
+    store = LatentStore(tmp_path / "latents.zarr", packs=Packs({"a..b": ("a", "b")}))
+    z = {"a": make_latents(70, 1), "b": make_latents(90, 2)}
+    store.prepare_pack("a..b", {"a": np.arange(70), "b": np.arange(70, 160)}, SHAPE)
+    store.write_block("a..b", 0, np.concatenate(list(z.values())))
+    for name, start in (("a", 0), ("b", 70)):
+        np.testing.assert_array_equal(store.read_class(name), z[name])
+        np.testing.assert_array_equal(store.read_block(name, 0), z[name])
+        np.testing.assert_array_equal(store.read_rows(name), np.arange(start, start + len(z[name])))
+        np.testing.assert_array_equal(store.read_some(name, np.array([64, 2])), z[name][[64, 2]])
