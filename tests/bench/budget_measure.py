@@ -61,7 +61,7 @@ def _write(recipe: Recipe, root: Path, num_images: int) -> Path:
     work.task.fn(work.artifact, *work.arguments)
     listed, index = indexed(work.artifact)
     latents = Artifact(listed.root, "encode", 1, {}, {"shard": listed})
-    points = Artifact(listed.root, "cluster", 1, {}, {"encode": latents})
+    points = Artifact(listed.root, "cluster", 1, {"num_points": IPC}, {"encode": latents})
     decode = Artifact(listed.root, "decode", 1, {"method": "diffusion"}, {"cluster": points})
     for name in CLASSES:
         rows = index.rows("train", name)

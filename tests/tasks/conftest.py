@@ -19,7 +19,7 @@ from storage.sources.listing import ListingBuilder, Location
 from tasks import autoencoder, cluster, encode, prior, shard, teacher, view
 from tasks.inputs.given import MODEL
 from tasks.inputs.plan import Work
-from tasks.inputs.stores import images_of, indexed, prototypes_of
+from tasks.inputs.stores import images_of, indexed, packed, prototypes_of
 from tasks.recipe.recipe import Recipe
 
 CLASSES, IPC, SIZE_PX = ("n01440764", "n02102040"), 5, 8
@@ -99,15 +99,18 @@ def decode_of(listed: Artifact, classes: Sequence[str], ipc: int, size_px: int, 
     with latents.writing("latents", Clock()) as folder:
         (folder / "none").write_text("")
     rng = np.random.default_rng(0)
-    for k, name in enumerate(classes):
-        counts = np.arange(1, num_points + 1) * (k + 1)
-        files = prototypes_of(points).write_class(name, {"counts": counts})
-        points.commit(name, files, inputs="", clock=Clock(), facts={"w2": [1.5 + k]})
-        pictures = rng.integers(0, 256, (ipc, size_px, size_px, 3), dtype=np.uint8)
-        files = images_of(decode).write_class(name, {"images": pictures, "centroid": centroid})
-        decode.commit(name, files, inputs="", clock=Clock())
-    points.finish(classes)
-    decode.finish(classes)
+    counts = {name: np.arange(1, num_points + 1) * (k + 1) for k, name in enumerate(classes)}
+    for pack, names in packed(points).classes.items():
+        files = prototypes_of(points).write_pack(pack, {name: {"counts": counts[name]} for name in names})
+        w2 = [1.5 + classes.index(name) for name in names]
+        points.commit(pack, files, inputs="", clock=Clock(), facts={"w2": w2})
+    for pack, names in packed(decode).classes.items():
+        pictures = rng.integers(0, 256, (len(names), ipc, size_px, size_px, 3), dtype=np.uint8)
+        own = zip(names, pictures, strict=True)
+        files = images_of(decode).write_pack(pack, {name: {"images": x, "centroid": centroid} for name, x in own})
+        decode.commit(pack, files, inputs="", clock=Clock())
+    points.finish(packed(points).classes)
+    decode.finish(packed(decode).classes)
     return decode
 
 

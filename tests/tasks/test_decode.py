@@ -76,7 +76,7 @@ def test_images_with_seed_and_centroid_beside_them(whole: Artifact) -> None:
 def test_each_class_is_a_unit_with_its_share_of_the_time(whole: Artifact) -> None:
     marks = whole.marks()
     assert set(marks) == set(NAMES)
-    assert all(mark.facts == {"images": NUM_POINTS} for mark in marks.values())
+    assert all(mark.facts == {"images": NUM_POINTS, "classes": [name]} for name, mark in marks.items())
     assert all(mark.seconds["compute"] > 0 and mark.seconds["write"] > 0 for mark in marks.values())
 
 
@@ -137,7 +137,7 @@ def test_only_the_groups_of_missing_classes_are_decoded(
         decode.Decoded, "of", lambda self, group, clock: decoded.append(group) or of(self, group, clock)
     )
     run(artifact)
-    assert decoded == [("2", "3"), ("8", "9")]
+    assert decoded == [["2", "3"], ["8", "9"]]
     assert_equal(before, arrays(artifact))
 
 
@@ -200,7 +200,7 @@ def test_mosaics_hold_the_pictures_of_four_times_the_points(method: str, num_dra
     artifact = complete(decode.plan(recipe, "tiled", 0, points, pipeline.models))
     single = recipe.with_changes({"methods.tiled": {"decode": plain}})
     whole = arrays(complete(decode.plan(single, "tiled", 0, points, pipeline.models)))
-    assert all(mark.facts == {"images": num_draws * NUM_POINTS} for mark in artifact.marks().values())
+    assert all(mark.facts["images"] == num_draws * NUM_POINTS for mark in artifact.marks().values())
     for name, part in arrays(artifact).items():
         assert part["images"].shape == (num_draws * NUM_POINTS, 8, 8, 3)
         assert part["centroid"].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]] * num_draws
