@@ -39,7 +39,7 @@ def collect(
         "prototypes": cluster and cluster.config,
         "pictures": decode.config,
         "W2 of the mass-weighted prototypes, mean over classes": cluster
-        and fmean(w2 for mark in cluster.marks().values() for w2 in mark.facts["w2"]),
+        and fmean(w2 for mark in cluster.marks().values() for w2 in np.ravel(mark.facts["w2"])),  # of old a number
         "teacher": None if teacher is None else {"top1": teacher.record().facts.get("top1")},
         "made from": {"decode": decode.digest, **({"cluster": cluster.digest} if cluster else {})},
     }
