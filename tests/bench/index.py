@@ -27,7 +27,7 @@ from storage.index import INDEX, Index
 from storage.sources.listing import BATCH_ROWS, Listing, ListingBuilder, Location
 from tasks import encode
 from tasks.inputs.data import shard_artifact
-from tasks.inputs.stores import packed
+from tasks.inputs.stores import indexed, packed
 from tests.flows.conftest import SCRIPTS
 
 TRAINING, VALIDATION, CLASSES = 1_281_167, 50_000, 1000
@@ -49,15 +49,19 @@ def main(share: float) -> None:
         return found
 
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        timed("build", lambda: built(listed(share)).write(folder))
-        index = timed("read", lambda: Index.read(folder))
+        root, images = Path(name) / "runs", Path(name) / "images"
+        recipe = load_recipe("imagenet").with_changes({"data.path": str(images)})
+        shard = shard_artifact(root, recipe.data)
+        with shard.writing(INDEX, Clock()) as folder:
+            timed("build", lambda: built(listed(share)).write(folder))
+        index = timed("read", lambda: indexed(shard)[1])
         timed("identity", lambda: index.identity)
         timed("duplicates", index.duplicates)
-        artifact = unencoded(folder)
+        artifact = unencoded(root, shard)
         units = timed("units", lambda: encode.units(artifact, index))
         assert len(units) == encode.num_units(packed(artifact), index)
-        command = listed_before(folder / "runs", index, folder / "images")
+        write_first_images(images, index)
+        command = [SCRIPTS / "ddoq", "plan", "imagenet", "--probe", "0", "--root", root, "--set", f"data.path={images}"]
         planned = timed("plan", lambda: subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         assert f"{len(units):,}" in planned, planned
     result |= {"images": len(index.table), "units": len(units)}
@@ -82,27 +86,20 @@ def built(listing: Listing) -> Index:
     return Index.build(listing.images, pa.chunked_array(hashes), listing.images["class"].unique().to_pylist())
 
 
-def unencoded(root: Path) -> Artifact:
+def unencoded(root: Path, shard: Artifact) -> Artifact:
     """An encode artifact with nothing in it; its autoencoder is done."""
     model = Artifact(root, "autoencoder", 1, {})
     with model.writing("model", Clock()) as folder:
         (folder / "weights.json").write_text("{}")
-    return Artifact(root, "encode", encode.VERSION, {}, {"autoencoder": model})
+    return Artifact(root, "encode", encode.VERSION, {}, {"shard": shard, "autoencoder": model})
 
 
-def listed_before(root: Path, index: Index, images: Path) -> list[str | Path]:
-    """The command that plans the recipe on images of which this is the index; of the images themselves one is there."""
-    source = {"data.path": str(images)}
-    recipe = load_recipe("imagenet").with_changes(source)
+def write_first_images(images: Path, index: Index) -> None:
+    """One image of each class and split, where a plan looks whether there are any."""
     for split in ("train", "val"):
         for name in index.classes:
             (images / split / name).mkdir(parents=True)
             Image.new("RGB", (8, 8)).save(images / split / name / "0.JPEG")
-    artifact = shard_artifact(root, recipe.data)
-    with artifact.writing(INDEX, Clock()) as folder:
-        index.write(folder)
-    changes = [part for name, value in source.items() for part in ("--set", f"{name}={value}")]
-    return [SCRIPTS / "ddoq", "plan", "imagenet", "--probe", "0", "--root", root, *changes]
 
 
 def _hash(k: int) -> str:

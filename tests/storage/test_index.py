@@ -153,7 +153,7 @@ def test_a_changed_source_is_indexed_again_and_an_unchanged_one_is_not(tmp_path:
 
 
 def test_an_index_of_a_twentieth_of_imagenet_takes_little_memory() -> None:
-    """64,058 + 2,500 images; what the imports take is most of it."""
+    """64,058 + 2,500 images, in packs of neighbouring classes; what the imports take is most of it."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.index", "0.05"],
         cwd=REPOSITORY,
@@ -162,5 +162,5 @@ def test_an_index_of_a_twentieth_of_imagenet_takes_little_memory() -> None:
         check=True,
     )
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["images"] == 66_558 and result["units"] == 1000
-    assert result["peak_gib"] - result["imports_gib"] < 0.1
+    assert result["images"] == 66_558 and result["units"] == 33
+    assert result["peak_gib"] - result["imports_gib"] < 0.15
