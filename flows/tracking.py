@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from storage.errors import UsageError, first_line
+from storage.names import without_places
 
 if TYPE_CHECKING:  # the command line loads this before it knows what it will do
     from flows.run import Run
@@ -77,8 +78,6 @@ class _Teller:
 
     def tell(self) -> None:
         """Look for complete artifacts until told to stop, and once more then."""
-        from tasks.pages.render import without_places
-
         recipe = self.run.recipe
         try:
             config = without_places(recipe.model_dump(mode="json"))
@@ -112,9 +111,8 @@ class _Teller:
         return {"report/results": self._table(rows), "report/cost": self._table(list(ledger(report))), **pictures}
 
     def _table(self, rows: list[dict[str, Any]]) -> Any:
-        return self.module.Table(
-            dataframe=import_module("pandas").DataFrame(rows)
-        )  # trackio takes names of columns in no other way
+        # trackio takes names of columns in no other way
+        return self.module.Table(dataframe=import_module("pandas").DataFrame(rows))
 
 
 def entries(artifact: Artifact) -> Iterator[dict[str, float]]:

@@ -1,10 +1,13 @@
-"""Class names as names of files and folders: what users call a class, and what a file system and zarr can hold."""
+"""Class names as names of files and folders: what users call a class, and what a file system and zarr can hold;
+and settings without the names of places on this machine."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import unicodedata
+from pathlib import Path
+from typing import Any
 
 MAX_BYTES = 200  # of the 255 that file systems allow; a write that is under way adds some more
 HEAD_BYTES = 80  # that stay readable of a longer name
@@ -45,3 +48,12 @@ def is_plain(class_name: str) -> bool:
         and not class_name.lower().endswith(".partial")
         and class_name.lower() not in RESERVED
     )
+
+
+def without_places(settings: Any) -> Any:
+    """Settings as others may see them: of a path on this machine its last part alone."""
+    if isinstance(settings, dict):
+        return {name: without_places(value) for name, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [without_places(value) for value in settings]
+    return Path(settings).name if isinstance(settings, str) and settings.startswith(("/", "~", ".")) else settings

@@ -17,6 +17,7 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
+from storage.names import without_places
 from tasks.inputs.cached import made_once
 from tasks.inputs.plan import Work
 from tasks.inputs.stores import MEASURES, MOST_CLASSES, index_of
@@ -26,7 +27,7 @@ from tasks.pages.effects import effects
 from tasks.pages.figures import figures
 from tasks.pages.findings import remarks
 from tasks.pages.paper import beside
-from tasks.pages.render import render, without_places
+from tasks.pages.render import render
 from tasks.recipe.cells import RANDOM_IMAGES, Cell
 from tasks.recipe.matrix import Matrix
 from tasks.recipe.recipe import Recipe

@@ -18,6 +18,7 @@ from prefect import State, task
 
 from storage.artifact import Artifact
 from storage.clock import Clock
+from storage.names import without_places
 from tasks.inputs.cached import made_once
 from tasks.inputs.distilled import Distilled
 from tasks.inputs.models import load_autoencoder
@@ -38,7 +39,7 @@ from tasks.pages.costs import ledger
 from tasks.pages.differences import differences, mean_of
 from tasks.pages.figures import accuracy_by_method
 from tasks.pages.findings import remarks
-from tasks.pages.render import render, without_places
+from tasks.pages.render import render
 from tasks.pages.traces import Decode, Read, traces
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import ImageConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tasks.export.handout import Handout
+from tasks.export.handout import Handout, front_text
 
 TOLD = ("accuracy", "command")  # in a paragraph of their own
 BY_DDOQ = "by\nddoq (optimal quantisation in latent space, arXiv 2501.07681)"
@@ -44,7 +44,7 @@ def front_matter(handout: Handout, form: str, more: dict[str, Any]) -> str:
         "size_categories": [next((size for most, size in sizes.items() if num < most), "100K<n<1M")],
         **more,
     }
-    return "---\n" + "\n".join(f"{key}: {json.dumps(value)}" for key, value in told.items()) + "\n---\n\n"
+    return front_text(told)
 
 
 def card_text(handout: Handout, front: str) -> str:

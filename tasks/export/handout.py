@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,11 @@ def source_of(shard: Artifact) -> dict[str, str]:
     """What a set or a model derives from, without the place where it lay."""
     config = shard.config
     return {"kind": config["source"], **({"name": Path(config["path"]).name} if config.get("path") else {})}
+
+
+def front_text(told: Mapping[str, Any]) -> str:
+    """The front matter of a card, which a hub reads, and the empty line behind it."""
+    return "---\n" + "\n".join(f"{key}: {json.dumps(value)}" for key, value in told.items()) + "\n---\n\n"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Any
 from storage.artifact import Artifact
 from storage.errors import UsageError
 from storage.files import whole_folder, write_json
-from tasks.export.handout import CARD, source_of
+from storage.names import without_places
+from tasks.export.handout import CARD, front_text, source_of
 from tasks.inputs.models import ELSEWHERE, read_model
 from tasks.inputs.stores import index_of
 
@@ -77,19 +78,15 @@ def _card(artifact: Artifact, load: str) -> str:
         "tags": ["dataset-distillation", "ddoq", artifact.stage],
         **TOLD[artifact.stage],
     }
-    front = "\n".join(f"{key}: {json.dumps(value)}" for key, value in told.items())
     size_px = json.loads((read_model(artifact) / "config.json").read_text()).get("size_px", 0)
     numbers = {k: v for k, v in record.facts.items() if isinstance(v, int | float)}
     if losses := record.facts.get("losses"):
         numbers["last mean of the training loss"] = losses[-1]
-    made = {"settings": _public(record.config), "made from": {"digest": str(artifact)}, "versions": record.versions}
+    settings = without_places(record.config)
+    made = {"settings": settings, "made from": {"digest": str(artifact)}, "versions": record.versions}
     found = "\n".join(f"- {name}: {value:.4g}" for name, value in numbers.items())
     accuracy = "Top-1 is the share of held-out real images, the last epoch's.\n\n" if "top1" in numbers else ""
-    return f"""---
-{front}
----
-
-# A {artifact.stage} of ddoq
+    return f"""{front_text(told)}# A {artifact.stage} of ddoq
 
 {WHAT[artifact.stage]}, made by ddoq (optimal quantisation in latent space,
 arXiv 2501.07681) for {len(classes)} classes of {where}. `{CLASSES}` names them in their order.
@@ -116,12 +113,3 @@ In this folder, with ddoq installed:
 {json.dumps(made, indent=1, default=str)}
 ```
 """
-
-
-def _public(settings: Any) -> Any:
-    """Settings for people elsewhere: of a path on this machine its last part alone."""
-    if isinstance(settings, dict):
-        return {name: _public(value) for name, value in settings.items()}
-    if isinstance(settings, list | tuple):
-        return [_public(value) for value in settings]
-    return Path(settings).name if isinstance(settings, str) and settings.startswith(("/", "~", ".")) else settings

@@ -16,15 +16,6 @@ def render(template: str, **values: Any) -> str:
     return pages.get_template(template).render(**values)
 
 
-def without_places(settings: Any) -> Any:
-    """Settings for a page that others see: of a path on this machine its last part alone."""
-    if isinstance(settings, dict):
-        return {name: without_places(value) for name, value in settings.items()}
-    if isinstance(settings, list | tuple):
-        return [without_places(value) for value in settings]
-    return Path(settings).name if isinstance(settings, str) and settings.startswith(("/", "~", ".")) else settings
-
-
 def png_of(figure: Any) -> bytes:
     """A matplotlib figure as PNG; the same bytes for the same figure."""
     buffer = io.BytesIO()
