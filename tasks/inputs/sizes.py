@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ddoq_core.parallel import single_threads
 from ddoq_core.train.architectures import together
 from ddoq_core.train.protocol import num_batches
 from storage.cores import BusyCores, num_cores
@@ -103,6 +105,13 @@ class Watch:
         return float(np.median(np.diff(self.times)))
 
 
+@contextmanager
+def _one_of_the_workers() -> Iterator[None]:
+    """With one thread, beside cores that are at work: more threads would wait for the core that another has."""
+    with BusyCores(), single_threads(1):
+        yield
+
+
 def _seconds_of_autoencoder(recipe: Recipe) -> float:
     from ddoq_core.encode.training import train_autoencoder
 
@@ -145,10 +154,10 @@ def _seconds_of_student(recipe: Recipe, num_classes: int) -> float:
     judge = build_classifier(ClassifierSpec(together(recipe.teacher.architectures), num_classes, side)).eval()
     for architecture in recipe.train.architectures:
         watch, student = Watch(), build_classifier(ClassifierSpec(architecture, num_classes, side))
-        with BusyCores():
+        with _one_of_the_workers():
             train_student(student, images, labels, weights, protocol, judge, 0, watch)
         seconds.append(watch.seconds)
-    return num_batches(recipe.ipc * num_classes, batch_size) * float(np.mean(seconds))
+    return recipe.ipc * num_classes / batch_size * float(np.mean(seconds))  # the last batch may be a small one
 
 
 def _seconds_of_teacher(recipe: Recipe, architecture: str, num_classes: int) -> float:
@@ -161,6 +170,6 @@ def _seconds_of_teacher(recipe: Recipe, architecture: str, num_classes: int) -> 
     images = np.random.default_rng(0).integers(0, 256, (num, side, side, 3), np.uint8)
     protocol = Protocol(num_epochs=1, batch_size=config.batch_size, augmentation=config.augmentation)
     model = build_classifier(ClassifierSpec(architecture, num_classes, side))
-    with BusyCores():
+    with _one_of_the_workers():
         train_teacher(model, images, np.arange(num) % num_classes, protocol, 0, watch)
     return watch.seconds

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
+from ddoq_core.train import students, teachers
 from flows.catalogue import load_recipe
 from storage.errors import UsageError
 from tasks.inputs import sizes
@@ -38,6 +43,35 @@ def test_students_get_no_more_epochs_than_fit(pipeline: Pipeline, tmp_path: Path
     short, long = (sized(digits.within(minutes), pipeline.index, tmp_path) for minutes in (0.01, 100))
     assert short.train.num_epochs == sizes.AT_LEAST
     assert long.train.num_epochs == 200, "the protocol's, which there is time for"
+
+
+def test_steps_are_timed_with_one_thread_as_workers_have(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, set[int]] = {"student": set(), "teacher": set()}
+    for name, module in (("student", students), ("teacher", teachers)):
+        watched = partial(_noting, getattr(module, f"train_{name}"), threads[name])
+        monkeypatch.setattr(module, f"train_{name}", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        sized(load_recipe("digits").with_changes(TINY).within(1), pipeline.index, tmp_path)
+        assert torch.get_num_threads() == 2, "as it was"
+    finally:
+        torch.set_num_threads(before)
+    assert threads == {"student": {1}, "teacher": {1}}
+
+
+def _noting(train: Callable[..., Any], threads: set[int], *given: Any) -> Any:
+    threads.add(torch.get_num_threads())
+    return train(*given)
+
+
+def test_a_small_last_batch_is_no_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100 pictures in batches of 64 the second is of 36: nearly a third of the epochs would be left out."""
+    monkeypatch.setattr(sizes.Watch, "seconds", 0.64)
+    recipe = load_recipe("folder").with_changes({"ipc": 10, "images.size_px": 16, "train.batch_size": 64})
+    assert sizes._seconds_of_student(recipe, 10) == pytest.approx(1.0)
 
 
 def test_models_of_another_number_of_images_per_class_are_the_same(pipeline: Pipeline, tmp_path: Path) -> None:
