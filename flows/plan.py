@@ -124,7 +124,7 @@ def amount_of(work: Work, recipe: Recipe) -> float:
         case "decode":
             config = work.arguments[0]
             steps = max(1, round(config.num_steps * config.strength)) if config.method == "diffusion" else 1
-            return _pictures(artifact) * (config.num_candidates if config.method == "diffusion" else 1) * steps
+            return _pictures(artifact) * (config.num_candidates if config.selects else 1) * steps
         case "label":
             return size_of(work, recipe)
         case "train":

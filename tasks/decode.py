@@ -1,4 +1,5 @@
-"""Stage decode: pictures for every prototype, its medoid or its centroid decoded; or real ones at random, or given.
+"""Stage decode: pictures for every prototype, real ones of its cell or its centroid decoded; or real ones at random, or
+given.
 
 A picture's float sums depend in their rounding on the batch it is in. So batches are fixed by the class list alone,
 never by what is missing: neighbouring packs of classes whose pictures fit into one batch are a group, and a group is
@@ -39,7 +40,8 @@ Names = Sequence[str]
 Arrays = dict[str, NDArray[Any]]
 
 READS = {"autoencoder": ("autoencoder",), "diffusion": ("autoencoder", "prior")}
-LATER = {"guided_channels", "noise", "num_candidates", "mosaic", "centroid_guidance_to", "centroid_guidance_steps"}
+LATER = {"guided_channels", "start", "noise", "num_candidates", "mosaic"}
+LATER |= {"centroid_guidance_to", "centroid_guidance_steps"}
 LATER |= set(GIVEN_ALONE)  # once were not: as by default, they are in no digest
 
 
@@ -60,13 +62,16 @@ def plan(recipe: Recipe, method: str, seed: int, made_of: Artifact, models: Mapp
     settings = {**own, "size_px": images.size_px, **recipe.images.filters}
     label = f"{made_of.label}-{config.method}" if config.quantises else method
     artifact = Artifact(made_of.root, "decode", VERSION, settings, parents, label=label)
-    packs, gpu = packed(artifact), config.method in READS
+    packs, gpu = packed(artifact), config.method in READS or config.selects
     batches = batches_of_classes(packs)
     return Work(artifact, decode, (config, images, seed), units=len(packs.classes), batches=batches, gpu=gpu)
 
 
 def identity(config: DecodeConfig, prior: PriorConfig, seed: int) -> dict[str, Any]:
     """The settings that matter to the method; a prior that knows no prompts has them as they are by default."""
+    if config.method == "member":
+        told = config.model_dump(include={"mosaic", "num_candidates"}, exclude_defaults=True)
+        return {"method": "member", **told, "seed": seed}
     if config.method != "diffusion":
         return {"method": config.method, **config.model_dump(include={"mosaic"}, exclude_defaults=True)}
     own = {"shared names": "told apart"}  # once the prompts of both cranes were the same
@@ -138,6 +143,8 @@ def pictures_of(artifact: Artifact, config: DecodeConfig, images: ImageConfig, i
     """How the pictures of a method are made."""
     if config.method == "medoid":
         return Medoids(artifact, images, index)
+    if config.method == "member":
+        return Members(artifact, config, images, index, seed)
     if config.method == "random":
         return RandomImages(artifact, images, index, seed)
     if config.method == "given":
@@ -214,6 +221,33 @@ class Medoids(OneByOne):
         rows = latents_of(latents).read_rows(name)[medoids]
         pictures = read_images(latents.parents["shard"], self.index, rows, self.images)
         return {"images": pictures, "centroid": np.arange(len(pictures))}
+
+
+class Members(OneByOne):
+    """A real image of each cell: one at random, or of several that which the teacher chooses."""
+
+    def __init__(self, artifact: Artifact, config: DecodeConfig, images: ImageConfig, index: Index, seed: int) -> None:
+        self.prototypes, self.images, self.index = artifact.parents["cluster"], images, index
+        self.config, self.seed = config, seed
+        self.teacher = load_classifier(artifact.parents["teacher"]) if config.selects else None
+        self.attributes = {"method": "member", "seed": seed}
+
+    def of(self, group: Names, clock: Clock) -> dict[str, Arrays]:
+        found = super().of(group, clock)
+        if self.teacher is None:
+            return found
+        with clock("compute"):
+            ids = {name: self.index.classes.index(name) for name in group}
+            return {name: chosen(self.teacher, found[name], ids[name], self.config) for name in group}
+
+    def of_class(self, name: str) -> Arrays:
+        """All candidates: the first of each cell, the second of each and so on."""
+        latents = self.prototypes.parents["encode"]
+        members = members_of(self.prototypes, name, self.config.num_candidates, self.seed)  # (K, n)
+        centroid, member = np.tile(np.arange(len(members)), members.shape[1]), members.T.ravel()
+        rows = latents_of(latents).read_rows(name)[member]
+        pictures = read_images(latents.parents["shard"], self.index, rows, self.images)
+        return {"images": pictures, "centroid": centroid, "member": member}
 
 
 class RandomImages(OneByOne):
@@ -299,12 +333,9 @@ class Decoded:
             pictures = self.decoder(torch.from_numpy(z), y, seeds.tolist(), masses)
             found: dict[str, Arrays] = {}
             for name, label, part, images in zip(group, labels, points, np.split(pictures, len(group)), strict=True):
-                arrays = {
-                    "images": images,
-                    "centroid": part["centroid"],
-                    **({"seed": part["seed"]} if self.noisy else {}),
-                }
-                found[name] = self._chosen(arrays, label) if self.config.selects else arrays
+                kept = {key: array for key, array in part.items() if key != "z" and (self.noisy or key != "seed")}
+                arrays = {"images": images, **kept}
+                found[name] = chosen(self.teacher, arrays, label, self.config) if self.config.selects else arrays
         return found
 
     def _points(self, name: str) -> Arrays:
@@ -319,10 +350,15 @@ class Decoded:
         units = [(*draw, *(("candidate", k) if k else ())) for k in range(self.num_candidates) for draw in draws]
         seeds = [seed for unit in units for seed in unit_seeds(self.num_points, self.seed, name, *unit)]
         centroid = np.tile(np.arange(self.num_points), len(units))
+        told = {"centroid": centroid, "seed": np.array(seeds)}
+        if self.noisy and self.config.start == "member":
+            member = members_of(self.prototypes, name, len(units), self.seed).T.ravel()
+            latents = latents_of(self.prototypes.parents["encode"])
+            return {"z": latents.read_some(name, member).astype(np.float32), "member": member, **told}
         z = centroids[centroid]
         if self.noisy and self.config.noise != "plain":
             z = z + self._deviation(name, centroids)[centroid] * residuals_of(seeds, z.shape[1:])
-        return {"z": z, "centroid": centroid, "seed": np.array(seeds)}
+        return {"z": z, **told}
 
     def _masses(self, name: str, centroid: NDArray[np.int64]) -> NDArray[np.float64]:
         """Of the centroids (n,) of what is decoded of a class, the shares of its images."""
@@ -340,21 +376,28 @@ class Decoded:
             variance[:] = np.average(variance, axis=0, weights=counts)
         return np.sqrt(variance)[:, :, None, None]
 
-    def _chosen(self, arrays: Arrays, label: int) -> Arrays:
-        """Of a class's pictures the candidates that are chosen, with their scores; tiles are seen as by students."""
-        from PIL.Image import Resampling
 
-        from ddoq_core.decode.selection import cross_entropy, select
-        from ddoq_core.images import resized
-        from ddoq_core.train.accuracy import features, predict
+def members_of(prototypes: Artifact, name: str, num: int, seed: int) -> NDArray[np.int64]:
+    """Of each cell of a class so many of its latents at random, (K, num), see draw_members."""
+    from ddoq_core.decode.selection import draw_members
 
-        assert self.teacher is not None
-        size_px = self.config.mosaic * arrays["images"].shape[1]
-        pictures = resized(arrays["images"], size_px, Resampling.BILINEAR)
-        scores = cross_entropy(predict(self.teacher, pictures), np.full(len(pictures), label))
-        shape = (self.num_candidates, -1)
-        seen = features(self.teacher, pictures)
-        of_candidates = seen.reshape(*shape, seen.shape[1]).swapaxes(0, 1)  # (K, n, d)
-        chosen = select(scores.reshape(shape).T, of_candidates)
-        rows = chosen * len(chosen) + np.arange(len(chosen))
-        return {**{key: array[rows] for key, array in arrays.items()}, "score": scores[rows]}
+    assignment, medoids = (prototypes_of(prototypes).read_array(name, key) for key in ("assignment", "medoids"))
+    return draw_members(assignment, medoids, num, derive_seed(seed, "members", name))
+
+
+def chosen(teacher: Any, arrays: Arrays, label: int, config: DecodeConfig) -> Arrays:
+    """Of a class's pictures the candidates that are chosen, with their scores; tiles are seen as by students."""
+    from PIL.Image import Resampling
+
+    from ddoq_core.decode.selection import cross_entropy, select
+    from ddoq_core.images import resized
+    from ddoq_core.train.accuracy import features, predict
+
+    pictures = resized(arrays["images"], config.mosaic * arrays["images"].shape[1], Resampling.BILINEAR)
+    scores = cross_entropy(predict(teacher, pictures), np.full(len(pictures), label))
+    shape = (config.num_candidates, -1)
+    seen = features(teacher, pictures)
+    of_candidates = seen.reshape(*shape, seen.shape[1]).swapaxes(0, 1)  # (K, n, d)
+    kept = select(scores.reshape(shape).T, of_candidates)
+    rows = kept * len(kept) + np.arange(len(kept))
+    return {**{key: array[rows] for key, array in arrays.items()}, "score": scores[rows]}

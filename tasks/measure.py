@@ -21,7 +21,7 @@ from tasks.inputs.cached import made_once
 from tasks.inputs.distilled import Distilled
 from tasks.inputs.plan import Work
 from tasks.inputs.real import cut, read_batches
-from tasks.inputs.stores import distilled_set, indexed, latents_of, prototypes_of, some_classes, some_rows
+from tasks.inputs.stores import distilled_set, images_of, indexed, latents_of, prototypes_of, some_classes, some_rows
 from tasks.recipe.recipe import Recipe
 from tasks.recipe.settings import ImageConfig, Weighting
 
@@ -79,9 +79,14 @@ def _w2(decoded: Artifact, name: str, weights: Weighting) -> float:
 
     prototypes = decoded.parents["cluster"]
     latents, found = latents_of(prototypes.parents["encode"]), prototypes_of(prototypes).read_class(name)
-    medoids = decoded.config["method"] == "medoid"
-    points = _flat(latents.read_some(name, found["medoids"]) if medoids else found["centroids"])  # (K, d)
-    squares = [squared_distances(_flat(block), points) for block in latents.read_blocks(name)]
+    match decoded.config["method"]:
+        case "medoid":
+            points = latents.read_some(name, found["medoids"])
+        case "member":
+            points = latents.read_some(name, images_of(decoded).read_array(name, "member").ravel())
+        case _:
+            points = found["centroids"]
+    squares = [squared_distances(_flat(block), _flat(points)) for block in latents.read_blocks(name)]
     return w2_of(np.concatenate(squares), class_weights(found["counts"], weights))
 
 

@@ -11,6 +11,7 @@ TOLD = ("accuracy", "command")  # in a paragraph of their own
 BY_DDOQ = "by\nddoq (optimal quantisation in latent space, arXiv 2501.07681)"
 WHAT = {  # the pictures of a method of decode, and where they come from
     "medoid": ("real pictures", f"chosen {BY_DDOQ}"),
+    "member": ("real pictures", f"of the cells that were found {BY_DDOQ}"),
     "random": ("real pictures", "drawn at random\nby ddoq, as what distilled ones are measured by"),
     "given": ("pictures", "of a set that\nothers made, as ddoq read it"),
 }

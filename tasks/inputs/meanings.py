@@ -17,6 +17,7 @@ PROTOTYPES: Meanings = {
 IMAGES: Meanings = {
     "images": Meaning("pictures, sRGB from 0 to 255", ("picture", *PIXELS)),
     "centroid": Meaning("the prototype that a picture stands for", ("picture", "tile")),
+    "member": Meaning("the image of the class that it is, or was drawn from", ("picture", "tile")),
     "seed": Meaning("the seed of a picture's noise", ("picture", "tile")),
     "score": Meaning("the teacher's cross-entropy, nats, by which a picture was chosen", ("picture", "tile")),
     "weight": Meaning("the weight that the set came with", ("picture", "tile")),

@@ -12,6 +12,7 @@ COLOURS = {
     "diffusion": "#4878a8",
     "autoencoder": "#6aa56a",
     "medoid": "#c08a3e",
+    "member": "#d9b36c",
     "random": "#a85448",
     "given": "#7a5aa8",
 }

@@ -13,7 +13,7 @@ from tasks.recipe.cells import D4M, GIVEN, RANDOM, RANDOM_IMAGES, Cell
 from tasks.recipe.recipe import MethodConfig, Recipe, check_method_name
 from tasks.recipe.settings import DecodeConfig, Quantizer, Settings, Weighting
 
-Pictures = Literal["diffusion", "autoencoder", "medoid", "random", "selection", "mosaic", "mgd3", "dmgd"]
+Pictures = Literal["diffusion", "autoencoder", "medoid", "member", "random", "selection", "mosaic", "mgd3", "dmgd"]
 WAYS: dict[str, dict[str, Any]] = {  # of making pictures through the prior, as others do, beside the recipe's own
     "selection": {"num_candidates": 8},  # RDED, CaO2
     "mosaic": {"mosaic": 2},  # RDED, IDC

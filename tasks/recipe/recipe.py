@@ -33,7 +33,7 @@ from tasks.recipe.settings import (
 )
 
 METHOD_NAME = 60  # characters
-REAL = ("medoid", "random")  # decode methods whose pictures are real images
+REAL = ("medoid", "member", "random")  # decode methods whose pictures are real images
 WEIGHTS_OF: dict[str, tuple[Weighting, ...]] = {"random": ("uniform",), "given": ("given", "uniform")}  # no masses
 
 
@@ -221,7 +221,7 @@ class Recipe(Settings):
         methods = {name: self.settings_of(name) for name in self.methods}
         real = [name for name, own in methods.items() if own.decode.method in REAL and own.decode.mosaic == 1]
         random = [name for name in real if methods[name].is_random]
-        medoids = [name for name in real if name not in random]
+        medoids = [name for name in real if name not in random and methods[name].decode.method == "medoid"]
         decoded = [name for name, own in methods.items() if own.decode.method not in REAL]
         first, *others = methods
         d4m = [name for name in others if methods[name].cluster.method == "stream-d4m"]

@@ -385,8 +385,10 @@ GIVEN_ALONE = ("path", "class_order", "value_range", "mean", "std", "labels")
 class DecodeConfig(Settings):
     """How a prototype becomes a picture."""
 
-    method: Literal["diffusion", "autoencoder", "medoid", "random", "given"] = Field(
-        "diffusion", description="random: real images at random, without a prototype; given: somebody's set at `path`"
+    method: Literal["diffusion", "autoencoder", "medoid", "member", "random", "given"] = Field(
+        "diffusion",
+        description="medoid: the real image nearest to the centroid; member: a real image of its cell, drawn at random "
+        "from it; random: real images at random, without a prototype; given: somebody's set at `path`",
     )
     path: Text | None = Field(
         None, description="given: class folders, .pt or .npz, images.pt and labels.pt, Hugging Face's, or tars"
@@ -423,12 +425,15 @@ class DecodeConfig(Settings):
     centroid_guidance_steps: tuple[Share, Share] = Field(
         (0.0, 0.5), description="shares of the steps, from and until: MGD3 stops after 25 of 50; DMGD's are 0.6, 0.9"
     )
+    start: Literal["centroid", "member"] = Field(
+        "centroid", description="what the prior starts from: the centroid, or each time another image of its cell"
+    )
     noise: Noise = Field(
         "plain", description="matched: a centroid first gets the variance that quantising its cell or class left out"
     )
     num_draws: Steps = Field(1, description="pictures per centroid, each with the centroid's weight")
     num_candidates: Steps = Field(
-        1, description="drawn for each picture, of which the teacher chooses one, unlike those chosen already"
+        1, description="drawn for each picture or member, of which the teacher chooses one unlike those chosen already"
     )
     mosaic: int = Field(
         1, ge=1, le=4, description="tiles along a side of a picture, each of a prototype of its own; 1: no mosaic"
@@ -443,6 +448,8 @@ class DecodeConfig(Settings):
     def _sampler_serves(self) -> DecodeConfig:
         if self.inversion and self.sampler != "ddim":
             raise ValueError(f"inversion needs sampler 'ddim', not {self.sampler!r}: set decode.sampler=ddim")
+        if self.start == "member" and self.noise != "plain":
+            raise ValueError(f"noise={self.noise!r} is what a centroid lacks: leave it out where start is 'member'")
         if self.centroid_guidance and self.sampler == "given":
             raise ValueError("centroid_guidance needs the sampler 'ddim' or 'ddpm': set decode.sampler=ddim")
         return self
@@ -470,7 +477,7 @@ class DecodeConfig(Settings):
     @property
     def selects(self) -> bool:
         """Whether the teacher chooses among what is drawn."""
-        return self.method == "diffusion" and self.num_candidates > 1
+        return self.method in ("diffusion", "member") and self.num_candidates > 1
 
     @property
     def sampling(self) -> dict[str, Any]:

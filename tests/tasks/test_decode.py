@@ -8,16 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from PIL import Image
+from pydantic import ValidationError
 
 from ddoq_core.decode.selection import cross_entropy
+from ddoq_core.encode.autoencoder import pictures_of
 from ddoq_core.images import resized
 from ddoq_core.train.accuracy import predict
 from storage.artifact import Artifact
 from tasks import cluster, decode
-from tasks.inputs.models import load_classifier
-from tasks.inputs.stores import distilled_set, images_of
+from tasks.inputs.models import load_autoencoder, load_classifier
+from tasks.inputs.real import read_images
+from tasks.inputs.stores import distilled_set, images_of, latents_of, prototypes_of
 from tasks.recipe.settings import DecodeConfig, ImageConfig
 from tests.tasks.conftest import Pipeline, complete
 
@@ -192,7 +196,7 @@ def test_without_a_diffusion_there_is_no_seed(method: Any, pipeline: Pipeline) -
         assert part["centroid"].tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("method", "num_draws"), [("diffusion", 2), ("autoencoder", 1), ("medoid", 1)])
+@pytest.mark.parametrize(("method", "num_draws"), [("diffusion", 2), ("autoencoder", 1), ("medoid", 1), ("member", 1)])
 def test_mosaics_hold_the_pictures_of_four_times_the_points(method: str, num_draws: int, pipeline: Pipeline) -> None:
     plain = {"method": method, "num_draws": num_draws}
     recipe = pipeline.recipe.with_changes({"methods": {"tiled": {"decode": {**plain, "mosaic": 2}}}})
@@ -262,7 +266,54 @@ def test_the_teacher_chooses_among_candidates_of_each_centroid(pipeline: Pipelin
     assert len({seed for found in chosen.values() for seed in found["seed"].tolist()}) == 10 * NUM_POINTS
 
 
+def cells_of(pipeline: Pipeline, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The cell of each image of a class, the images as students see them, and their latents."""
+    latents = latents_of(pipeline.encode)
+    images = read_images(pipeline.shard, pipeline.index, latents.read_rows(name), pipeline.recipe.images.for_training)
+    return prototypes_of(pipeline.cluster).read_array(name, "assignment"), images, latents.read_class(name)
+
+
+def test_members_are_real_images_of_their_cells(pipeline: Pipeline) -> None:
+    recipe = pipeline.recipe.with_changes({"decode": {"method": "member"}})
+    first, again = (complete(decode.plan(recipe, "ddoq", k, pipeline.cluster, pipeline.models)) for k in (0, 1))
+    assert set(first.parents) == {"cluster"}
+    for name, part in arrays(first).items():
+        assignment, images, _ = cells_of(pipeline, name)
+        assert part["centroid"].tolist() == assignment[part["member"]].tolist() == list(range(NUM_POINTS))
+        np.testing.assert_array_equal(part["images"], images[part["member"]])
+    assert any((part["member"] != arrays(again)[name]["member"]).any() for name, part in arrays(first).items())
+
+
+def test_the_teacher_chooses_among_members(pipeline: Pipeline) -> None:
+    recipe = pipeline.recipe.with_changes({"decode": {"method": "member", "num_candidates": 3}})
+    work = decode.plan(recipe, "ddoq", 0, pipeline.cluster, pipeline.models)
+    assert set(work.artifact.parents) == {"cluster", "teacher"}
+    teacher = load_classifier(pipeline.teacher)
+    for name, part in arrays(complete(work)).items():
+        assignment, images, _ = cells_of(pipeline, name)
+        assert assignment[part["member"]].tolist() == list(range(NUM_POINTS))
+        labels = np.full(len(images), pipeline.index.classes.index(name))
+        scores = cross_entropy(predict(teacher, images), labels)
+        np.testing.assert_allclose(part["score"], scores[part["member"]], rtol=1e-3)
+        candidates = decode.members_of(pipeline.cluster, name, 3, 0)
+        assert part["score"][0] == pytest.approx(scores[candidates[0]].min(), rel=1e-3), "nothing is kept before it"
+
+
+def test_the_prior_starts_from_members(pipeline: Pipeline) -> None:
+    """At a strength of which no step is left, pictures are members that came through the autoencoder."""
+    config = CONFIG.model_copy(update={"start": "member", "strength": 1e-3})
+    found = arrays(run(artifact_of(pipeline, "members", config), config))
+    model = load_autoencoder(pipeline.autoencoder)
+    for name, part in found.items():
+        assignment, _, z = cells_of(pipeline, name)
+        assert assignment[part["member"]].tolist() == part["centroid"].tolist() == list(range(NUM_POINTS))
+        own = torch.from_numpy(z[part["member"]].astype(np.float32))
+        np.testing.assert_allclose(part["images"].astype(int), pictures_of(model, own).astype(int), atol=1)
+    with pytest.raises(ValidationError, match="leave it out where start is 'member'"):
+        DecodeConfig(start="member", noise="cell")
+
+
 def test_settings_that_are_as_before_are_in_no_digest(pipeline: Pipeline) -> None:
     plain = decode.identity(CONFIG, pipeline.recipe.prior, 0)
-    assert not {"noise", "num_candidates", "guided_channels"} & plain.keys()
+    assert not {"noise", "start", "num_candidates", "guided_channels"} & plain.keys()
     assert decode.identity(CONFIG.model_copy(update={"noise": "cell"}), pipeline.recipe.prior, 0)["noise"] == "cell"

@@ -10,7 +10,7 @@ from ddoq_core import class_weights
 from ddoq_core.measure.wasserstein import w2
 from storage.artifact import Artifact
 from tasks import cluster, decode, measure
-from tasks.inputs.stores import latents_of, prototypes_of
+from tasks.inputs.stores import images_of, latents_of, prototypes_of
 from tests.tasks.conftest import Pipeline, complete
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -18,6 +18,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "medoids": {"decode": {"method": "medoid"}},
     "mosaics": {"decode": {"mosaic": 2}},
     "mosaics-of-medoids": {"decode": {"method": "medoid", "mosaic": 2}},
+    "members": {"decode": {"method": "member"}},
+    "mosaics-of-members": {"decode": {"method": "member", "mosaic": 2}},
 }
 
 
@@ -34,7 +36,7 @@ def measured(pipeline: Pipeline) -> dict[str, Artifact]:
     return {method: measure_of(method) for method in METHODS}
 
 
-@pytest.mark.parametrize(("method", "num_points"), zip(METHODS, (3, 3, 12, 12), strict=True))
+@pytest.mark.parametrize(("method", "num_points"), zip(METHODS, (3, 3, 12, 12, 3, 12), strict=True))
 def test_w2_is_that_of_the_weighted_points_to_their_class(
     method: str, num_points: int, pipeline: Pipeline, measured: dict[str, Artifact]
 ) -> None:
@@ -43,6 +45,8 @@ def test_w2_is_that_of_the_weighted_points_to_their_class(
     for name in pipeline.index.classes:
         z, found = latents_of(pipeline.encode).read_class(name), prototypes_of(prototypes).read_class(name)
         points = z[found["medoids"]] if "medoids" in method else found["centroids"]
+        if "members" in method:
+            points = z[images_of(measured[method].parents["decode"]).read_array(name, "member").ravel()]
         assert len(points) == num_points
         flat = (a.reshape(len(a), -1) for a in (z, points))
         expected.append(w2(*flat, class_weights(found["counts"], pipeline.recipe.weights)))
