@@ -216,18 +216,18 @@ class Recipe(Settings):
 
     @property
     def questions(self) -> list[tuple[str, str]]:
-        """Pairs of methods that a report compares: each with real images at random, what is decoded with medoids, the
-        first with D4M; what they are is in their settings."""
+        """Pairs of methods that a report compares: each with real images at random, what is decoded with medoids or
+        members, whichever comes first, the first with D4M; what they are is in their settings."""
         methods = {name: self.settings_of(name) for name in self.methods}
         real = [name for name, own in methods.items() if own.decode.method in REAL and own.decode.mosaic == 1]
         random = [name for name in real if methods[name].is_random]
-        medoids = [name for name in real if name not in random and methods[name].decode.method == "medoid"]
+        of_cells = [name for name in real if name not in random]
         decoded = [name for name, own in methods.items() if own.decode.method not in REAL]
         first, *others = methods
         d4m = [name for name in others if methods[name].cluster.method == "stream-d4m"]
         against_random = [(name, random[0]) for name in methods if random and name != random[0]]
-        against_medoids = [(name, medoids[0]) for name in decoded if medoids]
-        return against_random + against_medoids + [(first, name) for name in d4m[:1]]
+        against_real = [(name, of_cells[0]) for name in decoded if of_cells]
+        return against_random + against_real + [(first, name) for name in d4m[:1]]
 
     def draw_of(self, seed: int) -> int:
         """The seed that draws the prototypes and pictures of a student's seed."""

@@ -20,6 +20,8 @@ def test_every_method_is_asked_about() -> None:
     against_random = {(name, "random") for name in GAINS if name != "random"}
     against_medoids = {(name, "medoids") for name in ("ddoq", "ddoq-mass", "d4m", "no-prior")}
     assert set(recipe_of(0).questions) == against_random | against_medoids | {("ddoq", "d4m")}
+    folder = load_recipe("folder").questions
+    assert ("chosen", "random") in folder and ("ddoq", "chosen") in folder and ("chosen", "chosen") not in folder
     alone = load_recipe("digits").with_changes({"methods": {"ddoq": {}, "other": {"weights": "mass"}}})
     assert alone.questions == []
 
