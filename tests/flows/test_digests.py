@@ -54,6 +54,7 @@ def test_digests_stay(name: str, root: Path) -> None:
         ("data.max_refused", 0.5, {"report"}),
         ("cluster.num_starts", 3, {"cluster", "decode", "measure", "train", "evaluate", "report"}),
         ("decode.mosaic", 2, {"cluster", "decode", "measure", "train", "evaluate", "report"}),
+        ("decode.start", "member", {"decode", "measure", "train", "evaluate", "report"}),
         ("decode.guidance_scale", 3.0, {"decode", "measure", "train", "evaluate", "sample", "report"}),
     ],
 )
