@@ -7,7 +7,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("ours", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("ours")
 
 RUNS = {"services", "finished", "commands"}  # fixtures that stand for servers, clusters and whole runs
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ddoq_core.parallel import single_threads
 from ddoq_core.train.architectures import together
 from ddoq_core.train.protocol import num_batches
 from storage.cores import BusyCores, num_cores
@@ -108,6 +107,8 @@ class Watch:
 @contextmanager
 def _one_of_the_workers() -> Iterator[None]:
     """With one thread, beside cores that are at work: more threads would wait for the core that another has."""
+    from ddoq_core.parallel import single_threads
+
     with BusyCores(), single_threads(1):
         yield
 

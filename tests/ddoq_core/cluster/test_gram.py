@@ -33,7 +33,7 @@ def inertia_of(x: np.ndarray, assignment: np.ndarray) -> float:
     return float(sum(np.square(cell - cell.mean(axis=0)).sum() for cell in cells))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problem=problems())
 def test_lloyd_steps_never_raise_the_inertia_and_fill_every_cell(problem: Problem) -> None:
     x, start, k = problem
@@ -46,7 +46,7 @@ def test_lloyd_steps_never_raise_the_inertia_and_fill_every_cell(problem: Proble
     assert cells.inertia == pytest.approx(inertia_of(x, cells.assignment), rel=1e-5, abs=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problem=problems())
 def test_single_moves_only_lower_the_inertia_and_end_where_none_helps(problem: Problem) -> None:
     x, start, k = problem
@@ -65,7 +65,7 @@ def test_single_moves_only_lower_the_inertia_and_end_where_none_helps(problem: P
                 assert inertia_of(x, moved) >= best - 1e-4
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(problem=problems())
 def test_lloyd_in_the_gram_matrix_is_lloyd_on_the_points(problem: Problem) -> None:
     x, _, k = problem

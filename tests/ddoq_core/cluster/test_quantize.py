@@ -67,7 +67,7 @@ def test_results_are_those_of_stores_made_before(method: Method, dtype: type[np.
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(problem=problems(), seed=st.integers(0, 99))
 def test_every_method_gives_full_cells_and_true_measures(
     method: Method, problem: tuple[np.ndarray, int], seed: int
@@ -84,7 +84,7 @@ def test_every_method_gives_full_cells_and_true_measures(
     assert q.w2 == pytest.approx(np.sqrt(q.inertia / len(z)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(problem=problems())
 def test_exact_centroids_are_the_means_of_their_nearest_points(problem: tuple[np.ndarray, int]) -> None:
     z, k = problem
@@ -97,7 +97,7 @@ def test_exact_centroids_are_the_means_of_their_nearest_points(problem: tuple[np
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(problem=problems(), seed=st.integers(0, 99))
 def test_order_of_the_points_changes_labels_only(method: Method, problem: tuple[np.ndarray, int], seed: int) -> None:
     z, k = problem
@@ -185,7 +185,7 @@ def test_a_class_too_large_for_a_gram_matrix_is_quantised_by_lloyd() -> None:
     assert q.inertia == pytest.approx(KMeans(5, n_init=5, random_state=0).fit(z).inertia_, rel=1e-3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(problem=problems())
 def test_balanced_cells_differ_by_one_point_at_most(problem: tuple[np.ndarray, int]) -> None:
     z, k = problem
@@ -201,7 +201,7 @@ def test_balanced_is_the_better_uniform_barycenter() -> None:
     assert w2(z, balanced.centroids, uniform) < 0.9 * w2(z, stream.centroids, uniform)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(n=st.integers(1, 6), k=st.integers(1, 4), seed=st.integers(0, 10**6))
 def test_equal_cells_are_the_cheapest(n: int, k: int, seed: int) -> None:
     k = min(k, n)
@@ -336,7 +336,7 @@ def test_weights_of_one_are_no_weights(method: Method) -> None:
         np.testing.assert_array_equal(weighted.assignment, plain.assignment)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(problem=problems(), method=st.sampled_from(TAKEN_BY["sample_weight"]), seed=st.integers(0, 99))
 def test_weighted_measures_are_true(problem: tuple[np.ndarray, int], method: Method, seed: int) -> None:
     z, k = problem

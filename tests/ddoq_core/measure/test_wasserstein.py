@@ -15,7 +15,7 @@ def points(n: int, d: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 60), k=st.integers(1, 8))
 def test_masses_are_the_best_weights(seed: int, n: int, k: int) -> None:
     z = points(n, 3, seed)
@@ -25,7 +25,7 @@ def test_masses_are_the_best_weights(seed: int, n: int, k: int) -> None:
     assert w2(z, q.centroids, q.masses) == pytest.approx(q.w2, rel=1e-5, abs=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 60), k=st.integers(1, 8))
 def test_w2_without_weights_is_the_root_of_the_distortion(seed: int, n: int, k: int) -> None:
     z, x = points(n, 4, seed), points(k, 4, seed + 1)
