@@ -47,10 +47,12 @@ STATE = re.compile(r"^│ (\w+) +│ ([a-z0-9, ]+?) +│", re.MULTILINE)
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """The tests' environment without the caller's Prefect and Dask; children may keep compiled imports, for speed."""
+    """The tests' environment without the caller's Prefect and Dask; children may keep compiled imports, for speed, and
+    runs have one worker where a test does not say otherwise: another would do hardly more than its imports."""
     dropped = ("PREFECT_", "DDOQ_", "DASK_", "PYTHONDONTWRITEBYTECODE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    return {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "150", "NO_COLOR": "1", "DO_NOT_TRACK": "1", **extra}
+    ours = {"OMP_NUM_THREADS": "1", "DDOQ_WORKERS": "1", "COLUMNS": "150", "NO_COLOR": "1", "DO_NOT_TRACK": "1"}
+    return {**kept, **ours, **extra}
 
 
 @dataclass
@@ -252,7 +254,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     told = folder / "result.json"
     with FileLock(folder / "lock"):
         if not told.exists():
-            result = run_tiny(folder / "runs")
+            result = run_tiny(folder / "runs", "--workers", "2")
             assert result.code == 0, result.errors
             told.write_text(json.dumps(asdict(result)))
     return folder / "runs", Result(**json.loads(told.read_text()))

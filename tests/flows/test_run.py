@@ -263,7 +263,7 @@ def test_killed_again_and_again(
     elsewhere = ("the server starts", "some classes are encoded")  # below, and in test_encode
     for moment in (name for name in MOMENTS if name not in elsewhere):
         own_server = moment == "some classes are clustered"
-        command = start_tiny(root, **({} if own_server else services.api))
+        command = start_tiny(root, "--workers", "2", **({} if own_server else services.api))
         commands.append(command)
         wait_for_new(command, root, MOMENTS[moment], moment)
         command.process.kill()
