@@ -187,7 +187,7 @@ def compare(
     pictures: Annotated[
         list[str] | None,
         typer.Option(
-            help="diffusion, autoencoder, medoid, random; all of these, if not given. Or selection, mosaic, mgd3, dmgd"
+            help="diffusion, autoencoder, medoid, random; those if not given. Or member, selection, mosaic, mgd3, dmgd"
         ),
     ] = None,
     weights_in: Annotated[list[str] | None, typer.Option(help="loss, sampling; loss if not given")] = None,
