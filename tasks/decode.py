@@ -216,10 +216,8 @@ class Medoids(OneByOne):
         self.attributes = {"method": "medoid"}
 
     def of_class(self, name: str) -> Arrays:
-        latents = self.prototypes.parents["encode"]
         medoids = prototypes_of(self.prototypes).read_class(name)["medoids"]
-        rows = latents_of(latents).read_rows(name)[medoids]
-        pictures = read_images(latents.parents["shard"], self.index, rows, self.images)
+        pictures = _real_images(self.prototypes, self.index, self.images, name, medoids)
         return {"images": pictures, "centroid": np.arange(len(pictures))}
 
 
@@ -242,11 +240,9 @@ class Members(OneByOne):
 
     def of_class(self, name: str) -> Arrays:
         """All candidates: the first of each cell, the second of each and so on."""
-        latents = self.prototypes.parents["encode"]
         members = members_of(self.prototypes, name, self.config.num_candidates, self.seed)  # (K, n)
         centroid, member = np.tile(np.arange(len(members)), members.shape[1]), members.T.ravel()
-        rows = latents_of(latents).read_rows(name)[member]
-        pictures = read_images(latents.parents["shard"], self.index, rows, self.images)
+        pictures = _real_images(self.prototypes, self.index, self.images, name, member)
         return {"images": pictures, "centroid": centroid, "member": member}
 
 
@@ -375,6 +371,14 @@ class Decoded:
         if self.config.noise == "class":
             variance[:] = np.average(variance, axis=0, weights=counts)
         return np.sqrt(variance)[:, :, None, None]
+
+
+def _real_images(
+    prototypes: Artifact, index: Index, images: ImageConfig, name: str, which: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Pictures (m, S, S, 3) of some images (m,) of a class, counted as its latents are."""
+    latents = prototypes.parents["encode"]
+    return read_images(latents.parents["shard"], index, latents_of(latents).read_rows(name)[which], images)
 
 
 def members_of(prototypes: Artifact, name: str, num: int, seed: int) -> NDArray[np.int64]:

@@ -86,7 +86,8 @@ def _w2(decoded: Artifact, name: str, weights: Weighting) -> float:
             points = latents.read_some(name, images_of(decoded).read_array(name, "member").ravel())
         case _:
             points = found["centroids"]
-    squares = [squared_distances(_flat(block), _flat(points)) for block in latents.read_blocks(name)]
+    flat = _flat(points)  # (K, d)
+    squares = [squared_distances(_flat(block), flat) for block in latents.read_blocks(name)]
     return w2_of(np.concatenate(squares), class_weights(found["counts"], weights))
 
 
